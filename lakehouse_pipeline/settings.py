@@ -1,0 +1,224 @@
+"""The only reader of environment variables and YAML.
+
+Order of precedence: arguments > environment ``LAKEHOUSE_…`` (nested by ``__``) > ``.env`` >
+``exchanges.yaml`` > defaults. Settings are read once and passed down as values; nothing below the
+shells imports the environment. Add a setting here with its unit in the name or the comment; what a
+value *means* belongs to the module that uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .errors import SettingsError
+
+CONFIG_FILE = "exchanges.yaml"
+TRADINGVIEW_URL = "wss://data.tradingview.com/socket.io/websocket?from=chart%2F&type=chart"
+EXCHANGE_NAME = re.compile(r"[A-Z][A-Z0-9_]{1,19}")
+TICKER = re.compile(r"[A-Z0-9][A-Z0-9._!-]{0,39}")
+
+
+def _ticker(name: str) -> str:
+    if not TICKER.fullmatch(name):
+        raise ValueError(
+            f"symbol {name!r} is malformed; write the ticker alone, in capitals, such as BTCUSDT"
+        )
+    return name
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Ticker = Annotated[str, AfterValidator(_ticker)]
+Positive = Annotated[timedelta, Field(gt=timedelta(0))]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FeedSettings(_Section):
+    """Where quotes come from and who we say we are."""
+
+    url: str = TRADINGVIEW_URL
+    http_url: str = "https://pine-facade.tradingview.com"
+    origin: str = "https://www.tradingview.com"
+    user_agent: str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"
+    token: SecretStr | None = None  # a JWT; anonymous without
+    sessionid: SecretStr | None = None  # cookies to exchange for a JWT
+    sessionid_sign: SecretStr | None = None
+    connect_timeout: Positive = timedelta(seconds=15)
+    silence_timeout: Positive = timedelta(seconds=22)  # no frame at all: the socket is dead
+    connect_interval: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(
+        seconds=5
+    )  # at most one connect per host in this time, over all processes
+    backoff_max: Positive = timedelta(seconds=60)
+    refused_pause: Positive = timedelta(minutes=5)  # after HTTP 403 or 429
+
+
+class ClockSettings(_Section):
+    """A worker's clock: the machine's, or the feed's own for replays at another speed."""
+
+    source: Literal["wall", "feed"] = "wall"
+    speed: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ExchangeSettings(_Section):
+    """What to record of one exchange."""
+
+    symbols: Annotated[list[Ticker], Field(min_length=1)]
+
+
+class LakeSettings(_Section):
+    """Where tables live. Empty uri and warehouse mean SQLite and files under the state folder."""
+
+    catalog_type: Literal["sql", "rest"] = "sql"
+    catalog_uri: str = ""
+    warehouse: str = ""
+    properties: dict[str, str] = {}  # passed to the catalog as they are (s3.endpoint, credential …)
+
+
+class IngestSettings(_Section):
+    commit_interval: Positive = timedelta(seconds=15)
+    commit_rows: Annotated[int, Field(ge=1)] = 200_000  # commit earlier at this many rows
+    group_commit: Positive = timedelta(milliseconds=250)  # rows are durable in the spool after this
+    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 30
+    lease: Positive = timedelta(hours=6)  # a worker is succeeded after this
+
+
+class UiSettings(_Section):
+    host: str = "127.0.0.1"
+    port: Port = 3000
+
+
+class GrpcSettings(_Section):
+    host: str = "127.0.0.1"
+    port: Port = 4266
+
+
+class Settings(BaseSettings):
+    """Everything a deployment can set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LAKEHOUSE_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+    )
+
+    state_dir: Path = Path(".lakehouse")
+    config: Path = Path(CONFIG_FILE)
+    feed: FeedSettings = FeedSettings()
+    clock: ClockSettings = ClockSettings()
+    lake: LakeSettings = LakeSettings()
+    ingest: IngestSettings = IngestSettings()
+    ui: UiSettings = UiSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    exchanges: dict[str, ExchangeSettings] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # secrets come by environment
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, _YamlSource(settings_cls)
+
+    def symbols(self, exchange: str) -> list[str]:
+        """Return the full names (``BINANCE:BTCUSDT``) to record for *exchange*.
+
+        Raises:
+            SettingsError: if the exchange is not configured.
+        """
+        if exchange not in self.exchanges:
+            raise SettingsError(
+                f"Exchange {exchange!r} is not in {self.config}.",
+                mend=f"Known: {', '.join(self.exchanges) or 'none'}; add it under 'exchanges:'.",
+            )
+        return [f"{exchange}:{ticker}" for ticker in self.exchanges[exchange].symbols]
+
+    def resolved(self) -> Self:
+        """Return a copy whose paths are absolute, so that child processes agree on them."""
+        return self.model_copy(
+            update={"state_dir": self.state_dir.resolve(), "config": self.config.resolve()}
+        )
+
+
+class _YamlSource(PydanticBaseSettingsSource):
+    """``exchanges.yaml``: the sections ``feed`` and ``exchanges``, and any other section."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # abstract in the base
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = Path(self.current_state.get("config") or CONFIG_FILE)
+        if not path.exists():
+            return {}
+        return read_yaml(path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in *path*, exchange names checked.
+
+    Raises:
+        SettingsError: if the file is not YAML, not a mapping or names something unknown.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = f" line {line + 1}" if line is not None else ""
+        raise SettingsError(f"{path}{place} is not valid YAML.", mend="Mend its syntax.") from error
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} holds no mapping.", mend="Start it with 'exchanges:'.")
+    unknown = set(content) - set(Settings.model_fields) | set(content) & {"config"}
+    if unknown:
+        raise SettingsError(
+            f"{path}: unknown key {min(map(str, unknown))!r}.",
+            mend=f"Known keys: {', '.join(sorted(set(Settings.model_fields) - {'config'}))}.",
+        )
+    for name in content.get("exchanges") or {}:
+        if not isinstance(name, str) or not EXCHANGE_NAME.fullmatch(name):
+            raise SettingsError(
+                f"{path}: exchange {name!r} is malformed.",
+                mend="Write it as TradingView does, in capitals, such as BINANCE.",
+            )
+    return content
+
+
+def load_settings(**arguments: Any) -> Settings:
+    """Return the settings of this process; *arguments* win over every other source.
+
+    Raises:
+        SettingsError: one line naming the setting, what was wrong and the mend.
+    """
+    config = arguments.get("config") or os.environ.get("LAKEHOUSE_CONFIG")
+    if config is not None and not Path(config).exists():
+        raise SettingsError(
+            f"Configuration file {config} does not exist.", mend="Set LAKEHOUSE_CONFIG to it."
+        )
+    try:
+        return Settings(**arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        name = "LAKEHOUSE_" + "__".join(part.upper() for part in path)
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(
+            f"Setting {'.'.join(path)}: {message}.",
+            mend=f"Mend it in {config or CONFIG_FILE} or in {name}.",
+        ) from error
