@@ -267,7 +267,8 @@ def to_error(event: Event) -> FeedError | None:
     otherwise: type[FeedError] = FeedError  # what a wording nobody has seen yet becomes
     match event:
         case QuoteUpdate(name=name, status=status, errmsg=errmsg) if status != "ok":
-            subject, text, otherwise = name, errmsg or status, SymbolError
+            subject, text = name, errmsg or status
+            otherwise = EntitlementError if status == "permission_denied" else SymbolError
         case SymbolFailed(symbol_id=symbol_id, reason=reason, kind=kind, value=value):
             parts = (_wording(reason), kind, value)
             subject, otherwise = f"Symbol {symbol_id}", SymbolError
