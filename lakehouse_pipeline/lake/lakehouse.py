@@ -1,0 +1,351 @@
+"""The lake's public face: open, read, append, overwrite a slice.
+
+Frames go in and out in the schema of ``market.schemas``. Maintenance (seal, compact, expire,
+clean, tags) is in ``maintenance``; how a change becomes a snapshot in ``commit``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+import stamina
+from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from lakehouse_pipeline.errors import CommitConflict, UsageError
+from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.settings import Settings
+
+from .catalog import open_catalog, prepare_tables, typed_errors
+from .commit import (
+    Commit,
+    Guard,
+    NewFile,
+    append_files,
+    expire_snapshots,
+    overwrite_files,
+    set_properties,
+)
+from .files import discard, scan_files, storage_options, write_files
+from .planning import DataFileInfo, Planner
+from .slices import Slice, in_window
+from .tables import SEALED, SNAPSHOTS_KEPT, TABLES, TableSpec
+
+EXPIRE_AT = SNAPSHOTS_KEPT + 10  # expiring is a commit too: not at each append
+
+
+class Lakehouse:
+    """The tables of one catalog. Threads may share it; each process opens its own.
+
+    Every method may raise ``CatalogUnreachable``, ``StateDirectoryError`` or ``TableDamaged``.
+    After any error but ``CommitConflict`` a write may or may not have landed: look at
+    ``progress``, which is set with the rows or not at all.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._planner = Planner()
+        self.storage = storage_options(catalog.properties)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the catalog of *settings*; create or bring up to date what it lacks.
+
+        Raises:
+            CatalogUnreachable, StateDirectoryError: with the mend in the message.
+            CatalogTooNew: if a newer version of this project has written it.
+        """
+        catalog = open_catalog(settings)
+        prepare_tables(catalog)
+        return cls(catalog)
+
+    def close(self) -> None:
+        self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Reading.
+
+    def scan(
+        self,
+        table: str,
+        *,
+        window: TimeWindow | None = None,
+        exchange: str | None = None,
+        symbols: Collection[str] | None = None,
+        columns: Sequence[str] | None = None,
+        after_sequence: int | None = None,
+        snapshot: int | str | None = None,
+    ) -> pl.LazyFrame:
+        """Return the rows that meet every condition given, in no particular order.
+
+        The files are chosen now, so the frame shows one snapshot however late it is collected
+        (within the cleaner's guard time).
+
+        Args:
+            table: the identifier, such as ``raw.quotes``.
+            window: of the table's time column.
+            exchange: rows of this exchange alone.
+            symbols: full names.
+            columns: these, in this order; all in schema order by default.
+            after_sequence: only data files with a greater sequence number.
+            snapshot: a snapshot ID or a tag; the head by default.
+        """
+        spec = _spec(table)
+        files = [
+            file
+            for file in self.live_files(table, snapshot=snapshot)
+            if (after_sequence is None or file.sequence > after_sequence)
+            and file.may_hold(exchange=exchange, window=window, symbols=symbols)
+        ]
+        rows = scan_files(files, spec, storage=self.storage)
+        if exchange is not None:
+            rows = rows.filter(pl.col("exchange") == exchange)
+        if symbols is not None:
+            rows = rows.filter(pl.col("symbol").is_in(list(symbols)))
+        if window is not None:
+            rows = rows.filter(in_window(spec.time_column, window))
+        return rows if columns is None else rows.select(columns)
+
+    def head(self, table: str) -> int:
+        """Return the sequence number of the newest snapshot; 0 if there is none."""
+        snapshot = self.load(table).current_snapshot()
+        return 0 if snapshot is None else snapshot.sequence_number or 0
+
+    def progress(self, table: str, key: str) -> int | None:
+        """Return what the last commit that set *key* set it to."""
+        value = self.load(table).properties.get(key)
+        return None if value is None else int(value)
+
+    def touched_since(self, table: str, sequence: int, exchange: str) -> list[DataFileInfo]:
+        """Return the data files of *exchange* with rows newer than *sequence*."""
+        return [
+            file
+            for file in self.live_files(table)
+            if file.sequence > sequence and file.may_hold(exchange=exchange)
+        ]
+
+    def files(self, table: str) -> pl.DataFrame:
+        """Return the live data files: path, spec, partition, rows, bytes, sequence."""
+        return pl.DataFrame(
+            [
+                (
+                    file.path,
+                    "hot" if file.is_hot else "sealed",
+                    "/".join(str(value) for value in file.partition),
+                    file.rows,
+                    file.bytes,
+                    file.sequence,
+                )
+                for file in self.live_files(table)
+            ],
+            schema={
+                "path": pl.String,
+                "spec": pl.String,
+                "partition": pl.String,
+                "rows": pl.Int64,
+                "bytes": pl.Int64,
+                "sequence": pl.Int64,
+            },
+            orient="row",
+        )
+
+    def live_files(self, table: str, *, snapshot: int | str | None = None) -> list[DataFileInfo]:
+        """Return every data file of the head, or of a snapshot by ID or tag."""
+        loaded = self.load(table)
+        return self.plan(loaded, _snapshot(loaded, snapshot))
+
+    # Writing.
+
+    def append(
+        self, table: str, frame: pl.DataFrame, *, progress: Mapping[str, int] | None = None
+    ) -> Commit:
+        """Add *frame* and set *progress* in one transaction; an empty frame only the latter.
+
+        Raises:
+            CommitConflict: if other writers were first for two dozen times; nothing landed.
+        """
+        spec, loaded = _spec(table), self.load(table)
+        properties = _properties(progress)
+        with typed_errors(f"appending to {table}"):
+            if frame.is_empty():
+                if properties.items() - loaded.properties.items():
+                    set_properties(loaded, properties)
+                return _nothing(loaded)
+            files = write_files(loaded, spec, frame, spec_id=spec.landing)
+            try:
+                commit = append_files(loaded, files, properties=properties)
+            except CommitConflict:
+                discard(loaded.io, files)
+                raise
+            return self._committed(loaded, commit)
+
+    def overwrite(
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        slice: Slice,  # noqa: A002  # the word for it everywhere
+        progress: Mapping[str, int] | None = None,
+        since: int | None = None,
+    ) -> Commit:
+        """Put *frame* in the place of exactly the rows of *slice*, in one snapshot.
+
+        Files wholly inside are dropped, files partly inside rewritten without the slice's rows.
+        The new rows become sealed files if the slice spans whole days, else hot ones.
+
+        Args:
+            table: the identifier.
+            frame: rows of the slice alone.
+            slice: what is replaced.
+            progress: table properties set in the same transaction.
+            since: the table's ``head`` when the caller began to read; writes into the slice
+                after it are conflicts as well, not only those during this call.
+
+        Raises:
+            CommitConflict: if somebody else changed the slice; nothing landed. Read again,
+                compute again.
+            ValueError: if a row of *frame* is not in *slice*.
+        """
+        spec, loaded = _spec(table), self.load(table)
+        if not frame.is_empty() and not frame.select(slice.rows(spec.time_column).all()).item():
+            raise ValueError(f"the frame holds rows outside {slice}")
+        with typed_errors(f"overwriting a slice of {table}"):
+            head = loaded.current_snapshot()
+            known = since if since is not None else (0 if head is None else head.sequence_number)
+            guard = self._guard(loaded, slice, known or 0)
+            guard(head)
+            removed, survivors = self._carve(loaded, slice, head)
+            spec_id = SEALED if slice.spans_whole_days else spec.landing
+            added = [NewFile(file) for file in self._write(loaded, frame, spec_id)]
+            added += survivors
+            if not added and not removed:
+                return self.append(table, frame, progress=progress)
+            try:
+                commit = overwrite_files(
+                    loaded,
+                    added=added,
+                    removed=removed,
+                    guard=guard,
+                    properties=_properties(progress),
+                )
+            except CommitConflict:
+                discard(loaded.io, [new.file for new in added])
+                raise
+            return self._committed(loaded, commit)
+
+    def _guard(self, table: Table, slice_: Slice, known: int) -> Guard:
+        def check(head: Snapshot | None) -> None:
+            newer = [
+                file
+                for file in self.plan(table, head)
+                if file.sequence > known and file.touches(slice_)
+            ]
+            if newer:
+                raise CommitConflict(
+                    f"Somebody else wrote into {slice_} of {'.'.join(table.name())}.",
+                    mend="Read again, compute again.",
+                )
+
+        return check
+
+    def _carve(
+        self, table: Table, slice_: Slice, head: Snapshot | None
+    ) -> tuple[list[DataFileInfo], list[NewFile]]:
+        """Return the files that hold rows of *slice_*, and new files with their other rows."""
+        spec = _spec(".".join(table.name()))
+        outside = ~slice_.rows(spec.time_column)
+        removed: list[DataFileInfo] = []
+        survivors: list[NewFile] = []
+        for file in self.plan(table, head):
+            if not file.touches(slice_):
+                continue
+            if file.lies_within(slice_):
+                removed.append(file)
+                continue
+            rest = scan_files([file], spec, storage=self.storage).filter(outside).collect()
+            if rest.height < file.rows:
+                removed.append(file)
+                survivors += [
+                    NewFile(written, sequence=file.sequence)
+                    for written in self._write(table, rest, file.spec_id)
+                ]
+        return removed, survivors
+
+    def _write(self, table: Table, frame: pl.DataFrame, spec_id: int) -> list[DataFile]:
+        if frame.is_empty():
+            return []
+        return write_files(table, _spec(".".join(table.name())), frame, spec_id=spec_id)
+
+    def _committed(self, table: Table, commit: Commit) -> Commit:
+        if len(table.metadata.snapshots) >= EXPIRE_AT:
+            expire_snapshots(table, keep=SNAPSHOTS_KEPT)
+        return commit
+
+    # What maintenance works with.
+
+    def load(self, table: str) -> Table:
+        """Return the table as it is now."""
+        _spec(table)
+        with typed_errors(f"loading {table}"):
+            return self._load(table)
+
+    # A metadata file may be superseded and deleted between reading the pointer and opening it.
+    @stamina.retry(on=FileNotFoundError, attempts=4, wait_initial=0.02)
+    def _load(self, table: str) -> Table:
+        return self._catalog.load_table(table)
+
+    def plan(self, table: Table, snapshot: Snapshot | None) -> list[DataFileInfo]:
+        """Return the live files of *snapshot* of a loaded table."""
+        spec = _spec(".".join(table.name()))
+        with typed_errors(f"planning {spec.name}"):
+            return self._planner.live_files(spec, table.metadata, table.io, snapshot)
+
+
+def _spec(table: str) -> TableSpec:
+    if table not in TABLES:
+        raise UsageError(f"There is no table {table!r}.", mend=f"Known: {', '.join(TABLES)}.")
+    return TABLES[table]
+
+
+def _snapshot(table: Table, wanted: int | str | None) -> Snapshot | None:
+    if wanted is None:
+        return table.current_snapshot()
+    found = (
+        table.snapshot_by_id(wanted) if isinstance(wanted, int) else table.snapshot_by_name(wanted)
+    )
+    if found is None:
+        raise UsageError(
+            f"{'.'.join(table.name())} has no snapshot {wanted!r}.",
+            mend=f"Tags: {', '.join(sorted(table.refs().keys() - {'main'})) or 'none yet'}.",
+        )
+    return found
+
+
+def _properties(progress: Mapping[str, int] | None) -> dict[str, str]:
+    return {key: str(value) for key, value in (progress or {}).items()}
+
+
+def _nothing(table: Table) -> Commit:
+    head = table.current_snapshot()
+    return Commit(
+        snapshot_id=None,
+        sequence=0 if head is None else head.sequence_number or 0,
+        rows=0,
+        files_added=0,
+        files_removed=0,
+    )
