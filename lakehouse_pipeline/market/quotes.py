@@ -1,0 +1,149 @@
+"""What one update of the feed means: its kind, its time, its place in the order.
+
+Add here what can be said of a quote row by itself or of rows beside it. Which of two overlapping
+sessions counts belongs to ``lines``, the counter's arithmetic to ``volume``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from lakehouse_pipeline.market.schemas import QUOTES
+
+
+class Kind(StrEnum):
+    """What an update was. The first three touch the last price and happen at ``last_time``."""
+
+    PRICE = "price"  # a trade at a new price
+    VOLUME = "volume"  # a trade at the same price: the counter moved
+    TIME = "time"  # a trade of which only the second is known so far
+    QUOTE = "quote"  # bid or ask alone
+    RESTORE = "restore"  # state handed over, nothing happened: first snapshots, static re-sends
+
+
+OBSERVING = (Kind.PRICE, Kind.VOLUME, Kind.TIME)
+
+# Wire key → column, in the order of the schema; the wire's times are epoch seconds.
+COLUMNS = {
+    "lp": "last_price",
+    "lp_time": "last_time",
+    "volume": "cumulative_volume",
+    "ch": "change",
+    "chp": "change_percent",
+    "bid": "bid",
+    "ask": "ask",
+    "bid_size": "bid_size",
+    "ask_size": "ask_size",
+    "open_price": "day_open",
+    "high_price": "day_high",
+    "low_price": "day_low",
+    "prev_close_price": "prev_day_close",
+    "open_time": "day_open_time",
+    "update_mode": "update_mode",
+}
+
+_BOOK = frozenset({"bid", "ask", "bid_size", "ask_size"})
+_NEW_DAY = frozenset({"open_price", "prev_close_price", "open_time"})
+
+# The order in which things happened, and the order in which they were seen. Both end in the
+# row's identity, so they are total and no input order shows through.
+HAPPENED = ["symbol", "event_time", "received_at", "writer_id", "sequence"]
+RECEIVED = ["symbol", "received_at", "writer_id", "sequence"]
+
+
+def classify(changed: AbstractSet[str], *, restoring: bool) -> Kind:
+    """Return the kind of an update that carried the wire keys *changed*.
+
+    *restoring*: the session has not yet completed this symbol's first snapshot. A counter that
+    comes with a new daily open but without a trade is the day rolling over: state, not a touch.
+    """
+    if restoring:
+        return Kind.RESTORE
+    if "lp" in changed:
+        return Kind.PRICE
+    if "volume" in changed and ("lp_time" in changed or not changed & _NEW_DAY):
+        return Kind.VOLUME
+    if "lp_time" in changed:
+        return Kind.TIME
+    return Kind.QUOTE if changed & _BOOK else Kind.RESTORE
+
+
+def changed_columns(changed: AbstractSet[str]) -> str:
+    """Return the ``changed`` column for the wire keys *changed*: our names, in schema order."""
+    return ",".join(column for key, column in COLUMNS.items() if key in changed)
+
+
+def event_time(kind: Kind, last_time: datetime | None, received_at: datetime) -> datetime:
+    """Return when an update happened: its trade's second, else when it was seen."""
+    return last_time if kind in OBSERVING and last_time is not None else received_at
+
+
+def frame(rows: Iterable[tuple[Any, ...]]) -> pl.DataFrame:  # Any: one row's values differ in type
+    """Return rows given as tuples in schema order as a QUOTES frame."""
+    return pl.DataFrame(list(rows), schema=QUOTES, orient="row")
+
+
+def observes_price() -> pl.Expr:
+    """Whether a row is a price observation: it touched ``last_price`` and has one."""
+    return pl.col("kind").is_in(OBSERVING) & pl.col("last_price").is_not_null()
+
+
+def observes_counter() -> pl.Expr:
+    """Whether a row shows the counter: it carried it, or restored it."""
+    carried = pl.col("changed").str.contains("cumulative_volume", literal=True)
+    restored = pl.col("kind") == Kind.RESTORE
+    return (carried | restored) & pl.col("cumulative_volume").is_not_null()
+
+
+def canonical(quotes: pl.DataFrame) -> pl.DataFrame:
+    """Return *quotes* in the order they happened, each row once.
+
+    Sealed files are in this order already; that is looked up, not assumed, and costs a fraction
+    of the sort it saves.
+    """
+    if quotes.height < 2:
+        return quotes
+    ordered, repeats = _inspect(quotes)
+    if not ordered:
+        quotes = quotes.sort(HAPPENED)
+        _, repeats = _inspect(quotes)
+    if repeats.size:
+        keep = np.ones(quotes.height, dtype=np.bool_)
+        keep[repeats] = False
+        quotes = quotes.filter(pl.Series(keep))
+    return quotes
+
+
+def microseconds(times: pl.Series) -> npt.NDArray[np.int64]:
+    """Return a column of times without nulls as epoch microseconds."""
+    return times.to_physical().to_numpy()
+
+
+def _inspect(quotes: pl.DataFrame) -> tuple[bool, npt.NDArray[np.int64]]:
+    """Return whether rows are in canonical order, and which repeat the row before them."""
+    runs = quotes["symbol"].rle_id().to_numpy()
+    same = runs[1:] == runs[:-1]
+    happened = np.diff(microseconds(quotes["event_time"]))
+    received = np.diff(microseconds(quotes["received_at"]))
+    together = same & (happened == 0)
+    behind = (same & (happened < 0)) | (together & (received < 0))
+    # Writers and sequences are compared only where both times are equal, which is rare.
+    ties = np.flatnonzero(together & (received == 0)) + 1
+    writer, sequence = quotes["writer_id"], quotes["sequence"].to_numpy()
+    later, earlier = writer.gather(ties), writer.gather(ties - 1)
+    step = sequence[ties] - sequence[ties - 1]
+    same_writer = (later == earlier).to_numpy()
+    misplaced = (later < earlier).to_numpy() | (same_writer & (step < 0))
+    first_of_run = np.concatenate(([0], np.flatnonzero(~same) + 1))
+    heads = quotes["symbol"].gather(first_of_run)
+    in_order = (heads.head(-1) < heads.tail(-1)).all() if heads.len() > 1 else True
+    ordered = bool(in_order) and not behind.any() and not misplaced.any()
+    return ordered, ties[same_writer & (step == 0)]
