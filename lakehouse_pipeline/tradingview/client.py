@@ -39,7 +39,7 @@ from .parsing import parse
 
 MAX_MESSAGE_BYTES = 64 << 20  # history comes as one message, 1.1 MB for 10,000 bars
 MAX_REDIRECTS = 20
-CLOSE_TIMEOUT = timedelta(seconds=2)
+CLOSE_TIMEOUT = timedelta(seconds=1)
 
 
 class Connection:
@@ -181,7 +181,7 @@ def _closed(error: ConnectionClosed) -> TransportError:
 async def _close(websocket: ClientConnection) -> None:
     """Close politely, or else cut: a peer that reads nothing must not hold us."""
     try:
-        async with asyncio.timeout(2 * CLOSE_TIMEOUT.total_seconds()):
+        async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
             await websocket.close()
     except TimeoutError:
         websocket.transport.abort()
