@@ -36,7 +36,8 @@ from lakehouse_pipeline.errors import (
 )
 from lakehouse_pipeline.settings import Settings
 
-from .commit import add_specs, retried
+from .commit import add_specs
+from .metadata import retried
 from .tables import SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, TABLES, TableSpec
 
 NAME = "lakehouse"

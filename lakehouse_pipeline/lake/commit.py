@@ -22,8 +22,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import stamina
-import structlog
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
@@ -48,16 +46,10 @@ from pyiceberg.table.update.snapshot import _MergeAppendFiles
 from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.telemetry import COMMIT_SECONDS, COMMITS
 
+from .metadata import retried, table_name
 from .planning import DataFileInfo
 
-log = structlog.get_logger()
-
 Guard = Callable[[Snapshot | None], None]  # raises CommitConflict if the head is not as planned
-
-# Changes without a snapshot are not retried by the library.
-retried = stamina.retry(
-    on=CommitFailedException, attempts=20, timeout=None, wait_initial=0.02, wait_max=2.0
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,43 +109,6 @@ def replace_files(
 
 
 @retried
-def set_properties(table: Table, properties: Mapping[str, str]) -> None:
-    """Set *properties* without a snapshot."""
-    table.refresh()
-    with table.transaction() as transaction:
-        transaction.set_properties(dict(properties))
-
-
-def expire_snapshots(table: Table, *, keep: int) -> int:
-    """Forget snapshots beyond the newest *keep*, never one with a tag; return how many.
-
-    Metadata only: the files they alone refer to are the cleaner's.
-    """
-    try:
-        return _expire_snapshots(table, keep)
-    except CommitFailedException:
-        # The next commit finds more to expire and tries again.
-        log.warning("expiry_postponed", table=_name(table))
-        return 0
-
-
-@retried
-def _expire_snapshots(table: Table, keep: int) -> int:
-    table.refresh()
-    tagged = {ref.snapshot_id for ref in table.metadata.refs.values()}
-    by_age = sorted(table.metadata.snapshots, key=lambda each: each.sequence_number or 0)
-    old = [each.snapshot_id for each in by_age[:-keep] if each.snapshot_id not in tagged]
-    if not old:
-        return 0
-    try:
-        table.maintenance.expire_snapshots().by_ids(old).commit()
-    except ValueError as error:
-        # What the library raises when another process has expired one of them since.
-        raise CommitFailedException(str(error)) from error
-    return len(old)
-
-
-@retried
 def add_specs(table: Table, specs: Sequence[PartitionSpec]) -> None:
     """Add the partition specs that *table* lacks; its default spec stays."""
     table.refresh()
@@ -188,14 +143,14 @@ def _commit(
         transaction.commit_transaction()
     except ValidationException as error:
         producer.clean_up()
-        raise CommitConflict(f"A file to be replaced in {_name(table)} is gone.") from error
+        raise CommitConflict(f"A file to be replaced in {table_name(table)} is gone.") from error
     except CommitConflict:
         producer.clean_up()
         raise
     except CommitFailedException as error:
-        raise CommitConflict(f"Another writer of {_name(table)} was always first.") from error
-    COMMITS.labels(_name(table), operation.value).inc()
-    COMMIT_SECONDS.labels(_name(table)).observe(time.perf_counter() - started)
+        raise CommitConflict(f"Another writer of {table_name(table)} was always first.") from error
+    COMMITS.labels(table_name(table), operation.value).inc()
+    COMMIT_SECONDS.labels(table_name(table)).observe(time.perf_counter() - started)
     snapshot = table.snapshot_by_id(producer.snapshot_id)
     assert snapshot is not None, "a committed snapshot is in the metadata returned"
     assert snapshot.sequence_number is not None, "format version 2 numbers every snapshot"
@@ -206,10 +161,6 @@ def _commit(
         files_added=len(change.added),
         files_removed=len(change.removed),
     )
-
-
-def _name(table: Table) -> str:
-    return ".".join(table.name())
 
 
 class _Transaction(Transaction):

@@ -21,7 +21,6 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.typedef import Record
 
-from .planning import DataFileInfo
 from .tables import TableSpec
 
 MICROSECONDS_AN_HOUR = 3_600_000_000
@@ -101,13 +100,13 @@ def _to_arrow(rows: pl.DataFrame, schema: Schema) -> pa.Table:
 
 
 def scan_files(
-    files: Sequence[DataFileInfo], spec: TableSpec, *, storage: Mapping[str, str]
+    locations: Sequence[str], spec: TableSpec, *, storage: Mapping[str, str]
 ) -> pl.LazyFrame:
-    """Return the rows of *files*, columns in the table's order; files may lack newer columns."""
-    if not files:
+    """Return the rows of the files at *locations*, which may lack newer columns."""
+    if not locations:
         return pl.LazyFrame(schema=spec.frame)
     return pl.scan_parquet(
-        [polars_path(file.path) for file in files],
+        [polars_path(location) for location in locations],
         schema=spec.frame,
         missing_columns="insert",
         hive_partitioning=False,

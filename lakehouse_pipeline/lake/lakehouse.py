@@ -27,11 +27,10 @@ from .commit import (
     Guard,
     NewFile,
     append_files,
-    expire_snapshots,
     overwrite_files,
-    set_properties,
 )
 from .files import discard, scan_files, storage_options, write_files
+from .metadata import expire_snapshots, set_properties, table_name
 from .planning import DataFileInfo, Planner
 from .slices import Slice, in_window
 from .tables import SEALED, SNAPSHOTS_KEPT, TABLES, TableSpec
@@ -112,7 +111,7 @@ class Lakehouse:
             if (after_sequence is None or file.sequence > after_sequence)
             and file.may_hold(exchange=exchange, window=window, symbols=symbols)
         ]
-        rows = scan_files(files, spec, storage=self.storage)
+        rows = scan_files([file.path for file in files], spec, storage=self.storage)
         if exchange is not None:
             rows = rows.filter(pl.col("exchange") == exchange)
         if symbols is not None:
@@ -257,7 +256,7 @@ class Lakehouse:
             ]
             if newer:
                 raise CommitConflict(
-                    f"Somebody else wrote into {slice_} of {'.'.join(table.name())}.",
+                    f"Somebody else wrote into {slice_} of {table_name(table)}.",
                     mend="Read again, compute again.",
                 )
 
@@ -267,7 +266,7 @@ class Lakehouse:
         self, table: Table, slice_: Slice, head: Snapshot | None
     ) -> tuple[list[DataFileInfo], list[NewFile]]:
         """Return the files that hold rows of *slice_*, and new files with their other rows."""
-        spec = _spec(".".join(table.name()))
+        spec = _spec(table_name(table))
         outside = ~slice_.rows(spec.time_column)
         removed: list[DataFileInfo] = []
         survivors: list[NewFile] = []
@@ -277,7 +276,7 @@ class Lakehouse:
             if file.lies_within(slice_):
                 removed.append(file)
                 continue
-            rest = scan_files([file], spec, storage=self.storage).filter(outside).collect()
+            rest = scan_files([file.path], spec, storage=self.storage).filter(outside).collect()
             if rest.height < file.rows:
                 removed.append(file)
                 survivors += [
@@ -289,7 +288,7 @@ class Lakehouse:
     def _write(self, table: Table, frame: pl.DataFrame, spec_id: int) -> list[DataFile]:
         if frame.is_empty():
             return []
-        return write_files(table, _spec(".".join(table.name())), frame, spec_id=spec_id)
+        return write_files(table, _spec(table_name(table)), frame, spec_id=spec_id)
 
     def _committed(self, table: Table, commit: Commit) -> Commit:
         if len(table.metadata.snapshots) >= EXPIRE_AT:
@@ -311,7 +310,7 @@ class Lakehouse:
 
     def plan(self, table: Table, snapshot: Snapshot | None) -> list[DataFileInfo]:
         """Return the live files of *snapshot* of a loaded table."""
-        spec = _spec(".".join(table.name()))
+        spec = _spec(table_name(table))
         with typed_errors(f"planning {spec.name}"):
             return self._planner.live_files(spec, table.metadata, table.io, snapshot)
 
@@ -330,7 +329,7 @@ def _snapshot(table: Table, wanted: int | str | None) -> Snapshot | None:
     )
     if found is None:
         raise UsageError(
-            f"{'.'.join(table.name())} has no snapshot {wanted!r}.",
+            f"{table_name(table)} has no snapshot {wanted!r}.",
             mend=f"Tags: {', '.join(sorted(table.refs().keys() - {'main'})) or 'none yet'}.",
         )
     return found

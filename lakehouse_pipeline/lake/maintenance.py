@@ -1,0 +1,275 @@
+"""Keeping tables compact: seal, compact, tag, expire, clean.
+
+Every function is safe to kill at any instant, to run twice and to run beside writers and readers:
+new files count only once committed, a commit that lost a race is planned again, and what is left
+over is the cleaner's. Nothing here changes what a reader sees, row for row.
+
+Time is an argument. When to call which, and with which instants, belongs to ``defs`` and the CLI.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+
+import polars as pl
+import structlog
+from pyiceberg.manifest import DataFile
+
+from lakehouse_pipeline.errors import CommitConflict, TableDamaged
+from lakehouse_pipeline.market.windows import DAY, HOUR
+
+from .catalog import typed_errors
+from .commit import NewFile, replace_files
+from .files import discard, scan_files, write_files
+from .lakehouse import Lakehouse
+from .metadata import expire_snapshots, tag_head
+from .planning import EPOCH, DataFileInfo
+from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
+
+log = structlog.get_logger()
+
+TARGET_BYTES = 128 << 20  # a compacted file is at most this large
+BATCH_ROWS = 1_000_000  # rows held in memory and moved by one commit
+OPEN_FILES = 16  # a partition still written to is compacted only beyond this many small files
+CONFLICTS_BORNE = 20
+
+Job = Sequence[Sequence[DataFileInfo]]  # groups; the rows of each are written together
+Planning = Callable[[list[DataFileInfo]], list[Job]]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When to stop between two commits; what is left is reported as backlog."""
+
+    length: timedelta = timedelta(minutes=5)
+    max_bytes: int = 4 << 30  # of files read
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What sealing or compacting did, and what waits. Rows are moved, never changed."""
+
+    table: str
+    commits: int = 0
+    conflicts: int = 0  # lost races, planned again
+    rows: int = 0
+    files_removed: int = 0
+    files_added: int = 0
+    bytes_read: int = 0
+    backlog_files: int = 0
+    backlog_bytes: int = 0
+
+
+def seal(
+    lake: Lakehouse,
+    table: str,
+    *,
+    before: datetime,
+    consumed: int | None = None,
+    budget: Budget | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Rewritten:
+    """Move the rows of closed hot files into (symbol, day) files, newest hours first.
+
+    Args:
+        lake: the lake.
+        table: one with a hot spec; nothing is done for others.
+        before: hours that end at or before it are closed.
+        consumed: only files up to this sequence number, which every consumer has read; sealed
+            files keep the sequence number, so that nobody reads their rows again.
+        budget: when to stop.
+        clock: monotonic seconds.
+
+    Raises:
+        CommitConflict: if it lost two dozen races in one call.
+        TableDamaged: if written rows differ from those read; nothing was committed.
+    """
+
+    def plan(files: list[DataFileInfo]) -> list[Job]:
+        closed = [
+            file
+            for file in files
+            if file.is_hot
+            and EPOCH + (file.partition[1] + 1) * HOUR <= before
+            and (consumed is None or file.sequence <= consumed)
+        ]
+        closed.sort(key=lambda file: (-file.partition[1], file.partition[0], file.path))
+        by_exchange: dict[str, list[DataFileInfo]] = defaultdict(list)
+        for file in closed:
+            by_exchange[file.partition[0]].append(file)
+        return [
+            [batch] for files_of_one in by_exchange.values() for batch in _batches(files_of_one)
+        ]
+
+    return _rewrite_all(lake, table, plan, budget or Budget(), clock)
+
+
+def compact(
+    lake: Lakehouse,
+    table: str,
+    *,
+    before: datetime,
+    budget: Budget | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Rewritten:
+    """Merge the small files of each sealed partition, newest days first.
+
+    A partition whose day ends at or before *before* ends with one file; one that is still written
+    to is merged once it has more than ``OPEN_FILES``. Done twice, the second finds nothing.
+
+    Raises:
+        CommitConflict, TableDamaged: as ``seal``.
+    """
+    dated = TABLES[table].sealed[-1][1] == BY_DAY
+
+    def fewest(partition: tuple[object, ...]) -> int:
+        day = partition[-1]
+        closed = dated and isinstance(day, int) and EPOCH + (day + 1) * DAY <= before
+        return 2 if closed else OPEN_FILES + 1
+
+    def plan(files: list[DataFileInfo]) -> list[Job]:
+        partitions: dict[tuple[object, ...], list[DataFileInfo]] = defaultdict(list)
+        for file in files:
+            if not file.is_hot and file.bytes < TARGET_BYTES and file.rows < BATCH_ROWS:
+                partitions[file.partition].append(file)
+        groups = [
+            group
+            for partition, small in partitions.items()
+            if len(small) >= fewest(partition)
+            for group in _groups(small)
+        ]
+        groups.sort(key=lambda group: (str(group[0].partition[-1]), group[0].path), reverse=True)
+        return list(_jobs(groups))
+
+    return _rewrite_all(lake, table, plan, budget or Budget(), clock)
+
+
+def _batches(files: Sequence[DataFileInfo]) -> Iterator[list[DataFileInfo]]:
+    """Cut *files* into runs of at most ``BATCH_ROWS`` rows, or one file."""
+    batch: list[DataFileInfo] = []
+    for file in files:
+        if batch and sum(each.rows for each in batch) + file.rows > BATCH_ROWS:
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def _groups(files: Sequence[DataFileInfo]) -> list[list[DataFileInfo]]:
+    """Return which of *files* become one file: small ones first, none beyond the limits."""
+    groups: list[list[DataFileInfo]] = []
+    rows = size = 0
+    for file in sorted(files, key=lambda each: (each.bytes, each.path)):
+        fits = rows + file.rows <= BATCH_ROWS and size + file.bytes <= TARGET_BYTES
+        if not groups or not fits:
+            groups.append([])
+            rows = size = 0
+        groups[-1].append(file)
+        rows, size = rows + file.rows, size + file.bytes
+    return [group for group in groups if len(group) > 1]
+
+
+def _jobs(groups: Sequence[Sequence[DataFileInfo]]) -> Iterator[Job]:
+    """Cut *groups* into commits of about ``BATCH_ROWS`` rows."""
+    job: list[Sequence[DataFileInfo]] = []
+    rows = 0
+    for group in groups:
+        job.append(group)
+        rows += sum(file.rows for file in group)
+        if rows >= BATCH_ROWS:
+            yield job
+            job, rows = [], 0
+    if job:
+        yield job
+
+
+def _rewrite_all(
+    lake: Lakehouse, table: str, plan: Planning, budget: Budget, clock: Callable[[], float]
+) -> Rewritten:
+    """Do the first job of *plan*, plan again, until nothing is left or the budget is spent."""
+    deadline = clock() + budget.length.total_seconds()
+    result = Rewritten(table)
+    while True:
+        jobs = plan(lake.live_files(table))
+        spent = clock() >= deadline or result.bytes_read >= budget.max_bytes
+        if not jobs or spent:
+            waiting = [file for job in jobs for group in job for file in group]
+            return replace(
+                result,
+                backlog_files=len(waiting),
+                backlog_bytes=sum(file.bytes for file in waiting),
+            )
+        try:
+            result = _rewrite(lake, table, jobs[0], result)
+        except CommitConflict:
+            result = replace(result, conflicts=result.conflicts + 1)
+            log.info("rewrite_lost_race", table=table, conflicts=result.conflicts)
+            if result.conflicts > CONFLICTS_BORNE:
+                raise
+
+
+def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewritten:
+    """Write the rows of each group anew and swap the files in one commit."""
+    loaded, spec = lake.load(table), TABLES[table]
+    added: list[NewFile] = []
+    with typed_errors(f"rewriting files of {table}"):
+        try:
+            for group in job:
+                paths = [file.path for file in group]
+                rows = scan_files(paths, spec, storage=lake.storage).collect()
+                written = write_files(loaded, spec, rows, spec_id=SEALED)
+                newest = max(file.sequence for file in group)
+                added += [NewFile(file, sequence=newest) for file in written]
+                _check(lake, table, rows, written)
+            removed = list(itertools.chain.from_iterable(job))
+            commit = replace_files(loaded, added=added, removed=removed)
+        except (CommitConflict, TableDamaged):
+            discard(loaded.io, [new.file for new in added])
+            raise
+    return replace(
+        result,
+        commits=result.commits + 1,
+        rows=result.rows + commit.rows,
+        files_removed=result.files_removed + commit.files_removed,
+        files_added=result.files_added + commit.files_added,
+        bytes_read=result.bytes_read + sum(file.bytes for file in removed),
+    )
+
+
+def _check(lake: Lakehouse, table: str, rows: pl.DataFrame, written: Sequence[DataFile]) -> None:
+    paths = [file.file_path for file in written]
+    again = scan_files(paths, TABLES[table], storage=lake.storage).collect()
+    if fingerprint(again) != fingerprint(rows):
+        raise TableDamaged(
+            f"Rows of {table} read back differently from how they were written.",
+            mend="Nothing was changed. Check the disk and the memory of this machine.",
+        )
+
+
+def fingerprint(rows: pl.DataFrame) -> tuple[int, int]:
+    """Return the count of *rows* and a hash of their contents that no order changes."""
+    return rows.height, int(rows.hash_rows().sum())
+
+
+def tag_day(lake: Lakehouse, table: str, day: date) -> str:
+    """Tag the head as *day* and drop all but the newest tags the table keeps; return the tag.
+
+    Time travel is promised to these: ``scan(table, snapshot="day-2026-01-31")``. A day that has
+    its tag keeps it.
+    """
+    name = f"day-{day.isoformat()}"
+    with typed_errors(f"tagging {table}"):
+        tag_head(lake.load(table), name, prefix="day-", keep=TABLES[table].tagged_days)
+    return name
+
+
+def expire(lake: Lakehouse, table: str, *, keep: int = SNAPSHOTS_KEPT) -> int:
+    """Forget snapshots beyond the newest *keep*, tags excepted; return how many."""
+    with typed_errors(f"expiring snapshots of {table}"):
+        return expire_snapshots(lake.load(table), keep=keep)

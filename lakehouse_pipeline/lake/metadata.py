@@ -1,0 +1,75 @@
+"""Changes of a table's metadata alone: properties, tags, expiry.
+
+The library retries only commits that make a snapshot; each change here is tried again on fresh
+metadata instead. Changes that make a snapshot belong to ``commit``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import stamina
+import structlog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import Table
+
+log = structlog.get_logger()
+
+retried = stamina.retry(
+    on=CommitFailedException, attempts=20, timeout=None, wait_initial=0.02, wait_max=2.0
+)
+
+
+def table_name(table: Table) -> str:
+    return ".".join(table.name())
+
+
+@retried
+def set_properties(table: Table, properties: Mapping[str, str]) -> None:
+    """Set *properties* without a snapshot."""
+    table.refresh()
+    with table.transaction() as transaction:
+        transaction.set_properties(dict(properties))
+
+
+def expire_snapshots(table: Table, *, keep: int) -> int:
+    """Forget snapshots beyond the newest *keep*, never one with a tag; return how many.
+
+    Metadata only: the files they alone refer to are the cleaner's.
+    """
+    try:
+        return _expire_snapshots(table, keep)
+    except CommitFailedException:
+        # The next commit finds more to expire and tries again.
+        log.warning("expiry_postponed", table=table_name(table))
+        return 0
+
+
+@retried
+def _expire_snapshots(table: Table, keep: int) -> int:
+    table.refresh()
+    tagged = {ref.snapshot_id for ref in table.metadata.refs.values()}
+    by_age = sorted(table.metadata.snapshots, key=lambda each: each.sequence_number or 0)
+    old = [each.snapshot_id for each in by_age[:-keep] if each.snapshot_id not in tagged]
+    if not old:
+        return 0
+    try:
+        table.maintenance.expire_snapshots().by_ids(old).commit()
+    except ValueError as error:
+        # What the library raises when another process has expired one of them since.
+        raise CommitFailedException(str(error)) from error
+    return len(old)
+
+
+@retried
+def tag_head(table: Table, name: str, *, prefix: str, keep: int) -> None:
+    """Tag the head *name* unless it exists; drop all but the greatest *keep* with *prefix*."""
+    table.refresh()
+    head = table.current_snapshot()
+    tags = {tag for tag in table.refs() if tag.startswith(prefix)}
+    kept = sorted(tags | {name}, reverse=True)[:keep]
+    with table.manage_snapshots() as changes:
+        if head is not None and name in kept and name not in tags:
+            changes.create_tag(head.snapshot_id, name)
+        for tag in tags.difference(kept):
+            changes.remove_tag(tag)
