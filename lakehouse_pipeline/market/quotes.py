@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from lakehouse_pipeline.market.arrays import Ints, changes, codes, microseconds
 from lakehouse_pipeline.market.schemas import QUOTES
 
 
@@ -122,28 +122,22 @@ def canonical(quotes: pl.DataFrame) -> pl.DataFrame:
     return quotes
 
 
-def microseconds(times: pl.Series) -> npt.NDArray[np.int64]:
-    """Return a column of times without nulls as epoch microseconds."""
-    return times.to_physical().to_numpy()
-
-
-def _inspect(quotes: pl.DataFrame) -> tuple[bool, npt.NDArray[np.int64]]:
+def _inspect(quotes: pl.DataFrame) -> tuple[bool, Ints]:
     """Return whether rows are in canonical order, and which repeat the row before them."""
-    runs = quotes["symbol"].rle_id().to_numpy()
-    same = runs[1:] == runs[:-1]
+    symbols = codes(quotes["symbol"])
+    same = symbols[1:] == symbols[:-1]
     happened = np.diff(microseconds(quotes["event_time"]))
     received = np.diff(microseconds(quotes["received_at"]))
     together = same & (happened == 0)
     behind = (same & (happened < 0)) | (together & (received < 0))
     # Writers and sequences are compared only where both times are equal, which is rare.
     ties = np.flatnonzero(together & (received == 0)) + 1
-    writer, sequence = quotes["writer_id"], quotes["sequence"].to_numpy()
-    later, earlier = writer.gather(ties), writer.gather(ties - 1)
+    later, earlier = quotes["writer_id"][ties], quotes["writer_id"][ties - 1]
+    sequence = quotes["sequence"].to_numpy()
     step = sequence[ties] - sequence[ties - 1]
     same_writer = (later == earlier).to_numpy()
     misplaced = (later < earlier).to_numpy() | (same_writer & (step < 0))
-    first_of_run = np.concatenate(([0], np.flatnonzero(~same) + 1))
-    heads = quotes["symbol"].gather(first_of_run)
-    in_order = (heads.head(-1) < heads.tail(-1)).all() if heads.len() > 1 else True
-    ordered = bool(in_order) and not behind.any() and not misplaced.any()
+    heads = quotes["symbol"][np.flatnonzero(changes(symbols))]
+    sorted_names = bool((heads.head(-1) < heads.tail(-1)).all())
+    ordered = sorted_names and not behind.any() and not misplaced.any()
     return ordered, ties[same_writer & (step == 0)]

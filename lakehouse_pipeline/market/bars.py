@@ -1,0 +1,195 @@
+"""Quotes to bars: one second from quotes, anything longer from seconds, dense views on request.
+
+Add here what makes or reshapes a bar. The counter's arithmetic belongs to ``volume``; which
+session counts, to ``lines``; merging official bars, to ``reconcile``.
+
+Input is nearly always in canonical order already, so intervals are runs of rows: their edges are
+found by comparing neighbors and reduced with numpy, without hashing a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import numpy as np
+import polars as pl
+
+from lakehouse_pipeline.market.arrays import SECOND_US, Floats, Ints, microseconds
+from lakehouse_pipeline.market.coverage import covered_windows
+from lakehouse_pipeline.market.intervals import Seconds, Trades, reduce
+from lakehouse_pipeline.market.lines import select_line
+from lakehouse_pipeline.market.quality import Flag
+from lakehouse_pipeline.market.schemas import BARS
+from lakehouse_pipeline.market.volume import Basis, exact_sum
+from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
+
+
+class State(StrEnum):
+    """How settled a stored bar is. Forming bars are computed on read and never stored."""
+
+    FORMING = "forming"
+    CLOSED = "closed"  # the watermark has passed its end
+    FINAL = "final"  # the watermark has passed the end of its UTC day
+
+
+class Source(StrEnum):
+    STREAM = "stream"  # from quotes
+    OFFICIAL = "official"  # the vendor's own bar
+    MIXED = "mixed"  # rolled up from both
+
+
+def build_bars_1s(
+    quotes: pl.DataFrame,
+    coverage: pl.DataFrame,
+    window: TimeWindow,
+    watermark: datetime,
+    *,
+    since: datetime | None = None,
+) -> pl.DataFrame:
+    """Return the closed one-second bars of *window*; see ``build_bars``."""
+    return build_bars(quotes, coverage, window, watermark, step=SECOND, since=since)
+
+
+def build_bars(
+    quotes: pl.DataFrame,
+    coverage: pl.DataFrame,
+    window: TimeWindow,
+    watermark: datetime,
+    *,
+    step: timedelta,
+    since: datetime | None = None,
+) -> pl.DataFrame:
+    """Return the bars of *window* that end by *watermark*, in BARS schema, by symbol and time.
+
+    Sparse: a bar exists where a price was observed. *step* divides a day; *window* is made of
+    whole steps. What to pass so that a part of a window has the same bars as the whole:
+
+    * *quotes*: everything with ``event_time`` from *since* on, later than the window too as far
+      as it is there (a late update is booked against what was received before it).
+    * *since*: by default UTC midnight of the window's first day. A later instant saves reading;
+      it must then be early enough for each symbol to have a row with a counter before the window
+      (see ``volume.without_counter``), or that symbol's first volume is unknown.
+    * a row of the symbol before the window, however old, for ``prev_close`` (else null).
+    * *coverage*: from the start of the session alive at *since*, and at least from midnight.
+    """
+    assert not DAY % step
+    rows = select_line(quotes, coverage)
+    trades = Trades.among(rows, coverage, since or floor(window.start, DAY))
+    if not trades.at.size:
+        return BARS.to_frame()
+    open_time = pl.col("open_time")
+    day_is_over = open_time.dt.truncate("1d") + DAY <= watermark
+    bars = (
+        reduce(trades, Seconds.of(trades), step)
+        .filter(open_time >= window.start, open_time + step <= min(window.end, watermark))
+        .with_columns(
+            covered_seconds=pl.lit(0.0),
+            state=pl.when(day_is_over)
+            .then(pl.lit(State.FINAL.value))
+            .otherwise(pl.lit(State.CLOSED.value)),
+            source=pl.lit(Source.STREAM.value),
+        )
+        .select(BARS.names())
+        .cast(dict(BARS))  # type: ignore[arg-type]  # a schema is a mapping of types
+    )
+    return with_coverage(bars, coverage, step)
+
+
+def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
+    """Return *bars* of shorter steps as bars of *step*; the same as building them from quotes.
+
+    Pass the bars of whole intervals. ``covered_seconds`` is the sum over the bars there are;
+    ``with_coverage`` states it for the whole interval.
+    """
+    weight = pl.col("observed_seconds").filter(pl.col("spread").is_not_null())
+    count = pl.col("^.*_updates$", "observed_seconds")
+    return (
+        bars.lazy()
+        .sort("symbol", "open_time")
+        .with_columns(pl.col("open_time").dt.truncate(step))
+        .group_by("exchange", "symbol", "open_time", maintain_order=True)
+        .agg(
+            pl.col("open", "prev_close", "counter_start").first(),
+            pl.col("close", "counter_end", "bid", "ask").last(),
+            pl.col("high").max(),
+            pl.col("low").min(),
+            exact_sum("volume").alias("volume"),
+            _joint_basis().alias("volume_basis"),
+            count.sum(),
+            ((pl.col("spread") * pl.col("observed_seconds")).sum() / weight.sum())
+            .fill_nan(None)
+            .alias("spread"),
+            pl.col("covered_seconds").sum(),
+            pl.when((pl.col("state") == State.FINAL).all())
+            .then(pl.lit(State.FINAL.value))
+            .otherwise(pl.col("state").filter(pl.col("state") != State.FINAL).first())
+            .alias("state"),
+            pl.when(pl.col("source").n_unique() == 1)
+            .then(pl.col("source").first())
+            .otherwise(pl.lit(Source.MIXED.value))
+            .alias("source"),
+            pl.col("flags").bitwise_or(),
+        )
+        .select(BARS.names())
+        .cast(dict(BARS))  # type: ignore[arg-type]  # a schema is a mapping of types
+        .collect()
+    )
+
+
+def with_coverage(bars: pl.DataFrame, coverage: pl.DataFrame, step: timedelta) -> pl.DataFrame:
+    """Return *bars* of *step* with covered seconds, and the PARTIAL flag, as *coverage* has them.
+
+    *bars* are sorted by symbol.
+    """
+    windows = covered_windows(coverage)
+    opens = microseconds(bars["open_time"])
+    length = step // step.resolution
+    covered = np.zeros(bars.height)
+    end = 0
+    for rows, symbol in bars["symbol"].rle().struct.unnest().iter_rows():
+        begin, end = end, end + rows
+        upto = _covered_before(windows.get(symbol, []))
+        covered[begin:end] = upto(opens[begin:end] + length) - upto(opens[begin:end])
+    seconds = pl.Series(covered / SECOND_US)
+    flags = pl.col("flags")
+    return bars.with_columns(
+        covered_seconds=seconds,
+        flags=pl.when(seconds < step.total_seconds())
+        .then(flags | Flag.PARTIAL.value)
+        .otherwise(flags & ~Flag.PARTIAL.value)
+        .cast(BARS["flags"]),
+    )
+
+
+def _covered_before(windows: list[TimeWindow]) -> Callable[[Ints], Floats]:
+    """Return a function of instants: the microseconds covered before them."""
+    starts, ends = (
+        microseconds(pl.Series([getattr(w, edge) for w in windows], dtype=BARS["open_time"]))
+        for edge in ("start", "end")
+    )
+    before = np.concatenate(([0], np.cumsum(ends - starts)))
+
+    def covered(instants: Ints) -> Floats:
+        if not starts.size:
+            return np.zeros(instants.size)
+        index = np.searchsorted(starts, instants, side="right") - 1
+        inside = np.clip(instants, starts[index], ends[index]) - starts[index]
+        return np.where(index < 0, 0, before[index] + inside)
+
+    return covered
+
+
+def _joint_basis() -> pl.Expr:
+    """Return the basis of a sum: the first of these that contributed."""
+    basis = pl.col("volume_basis")
+    chosen = pl.lit(Basis.UNKNOWN.value)
+    for candidate in (
+        Basis.OFFICIAL,
+        Basis.COUNTER_DELTA,
+        Basis.ROLLED_COMP,
+        Basis.COUNTER_RESET,
+    ):
+        chosen = pl.when((basis == candidate).any()).then(pl.lit(candidate.value)).otherwise(chosen)
+    return chosen

@@ -1,0 +1,315 @@
+"""The feed's cumulative volume: what each update added, exactly, and to whom it belongs.
+
+Add here what concerns the counter. Summing into bars belongs to ``bars``, the outage a delta fell
+into to ``gaps``.
+
+A *counter day* is the UTC date of ``last_time``; within one, the counter of a trading session only
+rises. Its high-water mark in receive order is the *level*; an update's delta is what it raised the
+level by, in integer lots of the counter's own last decimal, so that 4837.89128 - 4837.88792 is
+0.00336 and sums are exact. A delta belongs
+
+* to the bar of the update's second, if the symbol was seen all along since the level before;
+* to the gap, if coverage had a hole in between;
+* to nobody (the *residual*), if it came with a restored state or between two sessions' counters.
+
+The first observation of a day counts from zero if the symbol was seen since midnight. The very
+first one ever adds nothing: what came before it is unknown, not zero.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from lakehouse_pipeline.market.arrays import (
+    DAY_US,
+    Bools,
+    Floats,
+    Ints,
+    bools,
+    changes,
+    codes,
+    microseconds,
+)
+from lakehouse_pipeline.market.quotes import Kind, observes_counter
+from lakehouse_pipeline.market.windows import TimeWindow
+
+T = TypeVar("T", bound=np.generic)
+
+SPIKE = 5  # a jump of at most so many observations may be revoked by those that follow
+_LARGEST = 1e18  # beyond this a number is a sentinel, not a volume
+_DIGITS = 15  # decimal digits a float holds for certain
+_POWERS = np.array([float(10**n) for n in range(_DIGITS + 1)])
+
+
+class Basis(StrEnum):
+    """Where an interval's volume came from."""
+
+    COUNTER_DELTA = "counter_delta"
+    COUNTER_RESET = "counter_reset"  # the same, over the counter's return to zero
+    ROLLED_COMP = "rolled_comp"  # a rolling counter's delta plus the official outflow
+    OFFICIAL = "official"  # the vendor's own bar
+    UNKNOWN = "unknown"
+
+
+class CounterKind(StrEnum):
+    """How a symbol's counter behaves."""
+
+    SESSION = "session"  # rises all day, starts from zero at 00:00 UTC
+    ROLLING = "rolling"  # the last 24 h: falls whenever old trades leave
+    ROLLING_MINUTE = "rolling_minute"  # the same, but old trades leave on the minute
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """What each of the rows given did to its counter; arrays in the rows' own order.
+
+    ``before`` and ``after`` are levels, NaN while unknown. ``booked``, ``missed`` and ``residual``
+    are lots for the bar, the gap and nobody; a lot is ``10 ** -decimals``.
+    """
+
+    before: Floats
+    after: Floats
+    booked: Ints
+    missed: Ints
+    residual: Ints
+    decimals: Ints
+    reset: Bools
+    fell: Bools  # the update was below the level, or above what later ones confirm
+    spans_gap: Bools
+
+    def take(self, positions: Ints) -> Booking:
+        """Return the booking of the rows at *positions*."""
+        return Booking(**{f.name: getattr(self, f.name)[positions] for f in fields(self)})
+
+
+def book(
+    rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], *, since: datetime
+) -> Booking:
+    """Return what each row did to its symbol's counter.
+
+    *rows*: one line per symbol, no quote-only updates, in canonical order. *runs*: when each
+    symbol was seen, in received time. *since*: the rows are complete from here on, so a day that
+    starts later starts at zero.
+    """
+    count = rows.height
+    symbols = codes(rows["symbol"])
+    received = microseconds(rows["received_at"])
+    days = microseconds(rows["last_time"].fill_null(rows["received_at"])) // DAY_US
+    order = _receive_order(rows, symbols, days, received)
+    symbols, received, days = symbols[order], received[order], days[order]
+    value = _observed_values(rows)[order]
+    restored = bools(rows["kind"] == Kind.RESTORE)[order]
+    run, run_start = _runs_of(rows["symbol"], symbols, received, runs)
+    complete = days * DAY_US >= round(since.timestamp() * 1e6)
+    anchored = complete & (run_start <= days * DAY_US)
+
+    new_group = changes(symbols, days)
+    group = np.cumsum(new_group) - 1
+    seen = np.flatnonzero(~np.isnan(value))
+    level, revoked = _levels(value[seen], group[seen], anchored[seen])
+    kept, level = seen[~revoked], level[~revoked]
+
+    first = changes(group[kept])
+    base = np.roll(level, 1)
+    same_run = np.roll(run[kept], 1) == run[kept]
+    base[first] = np.where(complete & (anchored | (run > 0)), 0.0, np.nan)[kept[first]]
+    continuous = np.where(first, anchored[kept], same_run)
+
+    decimals = _decimals(level, group[kept], int(group[-1]) + 1 if count else 0)
+    power = _POWERS[decimals[group[kept]]]
+    known = ~np.isnan(base)
+    lots = np.rint(level * power).astype(np.int64)
+    lots -= np.rint(np.where(known, base, level) * power).astype(np.int64)
+    to_bar = continuous & ~restored[kept]
+    to_gap = ~continuous & known
+
+    before, after = _states(kept, level, new_group, anchored)
+    fell = np.zeros(count, dtype=np.bool_)
+    fell[seen[revoked]] = True
+    fell[kept] = value[kept] < level
+    return Booking(
+        before=_back(before, order),
+        after=_back(after, order),
+        booked=_back(_spread(np.where(to_bar, lots, 0), kept, count), order),
+        missed=_back(_spread(np.where(to_gap, lots, 0), kept, count), order),
+        residual=_back(_spread(np.where(to_bar | to_gap, 0, lots), kept, count), order),
+        decimals=_back(decimals[group], order),
+        reset=_back(_spread(first & to_bar, kept, count), order),
+        fell=_back(fell, order),
+        spans_gap=_back(_spread(to_gap & ~restored[kept] & (lots > 0), kept, count), order),
+    )
+
+
+def from_lots(lots: Ints, decimals: Ints) -> Floats:
+    """Return lots as base currency: the float nearest to the decimal number."""
+    volumes: Floats = lots / _POWERS[decimals]
+    return volumes
+
+
+def exact_sum(column: str) -> pl.Expr:
+    """Sum decimal floats as decimals: the float nearest to the true sum; null if all are null."""
+    values = pl.col(column)
+    digits = values.sum().log10().floor().fill_nan(0).clip(-1, _DIGITS - 1)
+    power = pl.lit(10.0).pow(_DIGITS - 1 - digits)
+    total = (values * power).round().sum() / power
+    return pl.when(values.count() > 0).then(total)
+
+
+def _observed_values(rows: pl.DataFrame) -> Floats:
+    """Return the counter where a row shows it, else NaN."""
+    volume = pl.col("cumulative_volume")
+    usable = observes_counter() & volume.is_between(0, _LARGEST)
+    shown = rows.select(pl.when(usable).then(volume).fill_null(float("nan"))).to_series()
+    values: Floats = shown.to_numpy()
+    return values
+
+
+def _receive_order(rows: pl.DataFrame, symbols: Ints, days: Ints, received: Ints) -> Ints:
+    """Return the positions of *rows* by symbol, counter day and order of receipt."""
+    count = rows.height
+    order = np.arange(count, dtype=np.int64)
+    sequence = rows["sequence"].to_numpy()
+    same_symbol = symbols[1:] == symbols[:-1]
+    later_day = np.diff(days)
+    later = np.diff(received)
+    tied = (later_day == 0) & (later == 0)
+    # Ties inside one message are in the order of the sequence, if one writer wrote both.
+    one_writer = rows["writer_id"].n_unique() == 1 if (same_symbol & tied).any() else True
+    fine = (later_day > 0) | ((later_day == 0) & (later > 0))
+    if one_writer:
+        fine |= tied & (np.diff(sequence) > 0)
+    wrong = np.flatnonzero(same_symbol & ~fine)
+    if not wrong.size:
+        return order
+    writers = rows["writer_id"].rank("dense").to_numpy()
+    for symbol in np.unique(symbols[wrong]):
+        a, b = np.searchsorted(symbols, [symbol, symbol + 1])
+        keys = (sequence[a:b], writers[a:b], received[a:b], days[a:b])
+        order[a:b] = a + np.lexsort(keys)
+    return order
+
+
+def _runs_of(
+    names: pl.Series,
+    symbols: Ints,
+    received: Ints,
+    runs: Mapping[str, Sequence[TimeWindow]],
+) -> tuple[Ints, Ints]:
+    """Return for each row the number of its coverage run and when that began.
+
+    A row seen before any run is in run -1, which began when it was received.
+    """
+    run = np.full(symbols.size, -1, dtype=np.int64)
+    begun = received.copy()
+    edges = np.concatenate((np.flatnonzero(changes(symbols)), [symbols.size]))
+    for a, b in pairwise(edges.tolist()):
+        windows = runs.get(names[a], ())
+        if not windows:
+            continue
+        starts = np.array([round(w.start.timestamp() * 1e6) for w in windows])
+        run[a:b] = np.searchsorted(starts, received[a:b], side="right") - 1
+        begun[a:b] = np.where(run[a:b] >= 0, starts[run[a:b]], received[a:b])
+    return run, begun
+
+
+def _levels(value: Floats, group: Ints, anchored: Bools) -> tuple[Floats, Bools]:
+    """Return the high-water mark after each observation and which observations were revoked."""
+    level = value.copy()
+    revoked = np.zeros(value.size, dtype=np.bool_)
+    fell = (value[1:] < value[:-1]) & (group[1:] == group[:-1])
+    for number in np.unique(group[1:][fell]):  # a healthy day has none
+        a, b = np.searchsorted(group, [number, number + 1])
+        revoked[a:b] = _revoked(value[a:b].tolist(), 0.0 if anchored[a] else None)
+        level[a:b] = np.maximum.accumulate(np.where(revoked[a:b], 0.0, value[a:b]))
+    return level, revoked
+
+
+def _revoked(values: list[float], ground: float | None) -> list[bool]:
+    """Return which observations of one counter day were a spike that later ones take back.
+
+    A fall has two stories: the few values above were wrong, or the fall is. The spike must be
+    short, and more values must stay below it than stood in it; if the data end before that is
+    clear, it is a spike if the fall gave back most of the jump.
+    """
+    revoked = [False] * len(values)
+    accepted: list[float] = []  # never falls
+    where: list[int] = []
+    for position, value in enumerate(values):
+        above = len(accepted) - bisect_right(accepted, value)
+        if above > SPIKE:
+            continue
+        if above:
+            floor = accepted[-above - 1] if len(accepted) > above else ground
+            if not _is_spike(values, position, accepted[-1], floor, above):
+                continue
+            for taken_back in where[-above:]:
+                revoked[taken_back] = True
+            del accepted[-above:], where[-above:]
+        accepted.append(value)
+        where.append(position)
+    return revoked
+
+
+def _is_spike(
+    values: list[float], position: int, top: float, floor: float | None, above: int
+) -> bool:
+    enough = above + 1 if floor is not None else above + 1 + SPIKE
+    following = values[position : position + enough]
+    below = next((n for n, value in enumerate(following) if value >= top), len(following))
+    if below == enough:
+        return True
+    open_end = below == len(following)
+    return open_end and floor is not None and values[position] - floor < top - values[position]
+
+
+def _decimals(level: Floats, group: Ints, groups: int) -> Ints:
+    """Return by group how many decimals its largest level may have within 15 digits."""
+    largest = np.zeros(groups)
+    largest[group] = level  # in order, so the last and largest stays
+    digits = np.floor(np.log10(np.maximum(largest, 1e-9))).astype(np.int64) + 1
+    return np.clip(_DIGITS - digits, 0, _DIGITS)
+
+
+def _states(kept: Ints, level: Floats, new_group: Bools, anchored: Bools) -> tuple[Floats, Floats]:
+    """Return the level before and after each row; zero from an anchored midnight, else NaN."""
+    count = new_group.size
+    ground = np.where(anchored, 0.0, np.nan)
+    if not count:
+        return ground, ground
+    numbered = np.full(count, -1, dtype=np.int64)
+    numbered[kept] = np.arange(kept.size)
+    group_start = np.maximum.accumulate(np.where(new_group, np.arange(count), 0))
+    latest = np.maximum.accumulate(numbered)
+    previous = np.concatenate(([-1], latest[:-1]))
+    padded_kept, padded_level = np.append(kept, -1), np.append(level, np.nan)
+
+    def state(index: Ints) -> Floats:
+        in_group = padded_kept[index] >= group_start
+        return np.where(in_group, padded_level[index], ground)
+
+    return state(previous), state(latest)
+
+
+def _spread(values: npt.NDArray[T], at: Ints, count: int) -> npt.NDArray[T]:
+    """Return *count* zeros with *values* put at their positions."""
+    spread = np.zeros(count, dtype=values.dtype)
+    spread[at] = values
+    return spread
+
+
+def _back(values: npt.NDArray[T], order: Ints) -> npt.NDArray[T]:
+    """Return values computed in *order* in the original order."""
+    original = np.empty_like(values)
+    original[order] = values
+    return original
