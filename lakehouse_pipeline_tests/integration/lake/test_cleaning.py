@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+from polars.testing import assert_frame_equal
+
+from lakehouse_pipeline.lake import Lakehouse
+from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+from lakehouse_pipeline.lake.maintenance import expire, seal, tag_day
+from lakehouse_pipeline.market.windows import DAY, MINUTE
+
+TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
+NEVER = datetime(2100, 1, 1, tzinfo=UTC)
+TABLE = "market.bars_1m"
+Frames = Callable[..., pl.DataFrame]
+
+
+def stored(lake: Lakehouse) -> set[Path]:
+    folder = Path(lake.load(TABLE).location())
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def worn(lake: Lakehouse, bars: Frames) -> pl.DataFrame:
+    """Fill the table and leave files behind that only expired snapshots knew."""
+    for minute in range(4):
+        lake.append(TABLE, bars(TEN + minute * MINUTE))
+    seal(lake, TABLE, before=TEN + DAY)
+    expire(lake, TABLE, keep=1)
+    return lake.scan(TABLE).collect().sort("symbol", "open_time")
+
+
+def test_everything_in_a_fresh_table_is_reachable(lake: Lakehouse, bars: Frames) -> None:
+    for minute in range(3):
+        lake.append(TABLE, bars(TEN + minute * MINUTE))
+
+    assert plan_cleaning(lake, TABLE, older_than=NEVER).files == ()
+
+
+def test_what_expiry_left_is_deleted_and_nothing_else(lake: Lakehouse, bars: Frames) -> None:
+    rows = worn(lake, bars)
+    before = stored(lake)
+
+    plan = plan_cleaning(lake, TABLE, older_than=NEVER)
+    result = apply_cleaning(lake, plan)
+
+    kinds = {".parquet": 0, ".avro": 0, ".json": 0}
+    for file in plan.files:
+        kinds[Path(file.path).suffix] += 1
+    assert kinds[".parquet"] == 4
+    assert kinds[".json"] == 0
+    assert (result.files, result.bytes) == (len(plan.files), plan.bytes)
+    assert before - stored(lake) == {Path(file.path) for file in plan.files}
+    assert_frame_equal(lake.scan(TABLE).collect().sort("symbol", "open_time"), rows)
+    assert plan_cleaning(lake, TABLE, older_than=NEVER).files == ()
+
+
+def test_planning_deletes_nothing(lake: Lakehouse, bars: Frames) -> None:
+    worn(lake, bars)
+    before = stored(lake)
+
+    plan_cleaning(lake, TABLE, older_than=NEVER)
+
+    assert stored(lake) == before
+
+
+def test_young_files_are_left_to_their_writers(lake: Lakehouse, bars: Frames) -> None:
+    worn(lake, bars)
+    oldest = min(plan_cleaning(lake, TABLE, older_than=NEVER).files, key=lambda file: file.modified)
+    os.utime(oldest.path, (0, 0))
+
+    plan = plan_cleaning(lake, TABLE, older_than=datetime(2000, 1, 1, tzinfo=UTC))
+
+    assert [file.path for file in plan.files] == [oldest.path]
+
+
+def test_a_tagged_snapshot_keeps_its_files(lake: Lakehouse, bars: Frames) -> None:
+    lake.append(TABLE, bars())
+    tag = tag_day(lake, TABLE, TEN.date())
+    worn(lake, bars)
+
+    apply_cleaning(lake, plan_cleaning(lake, TABLE, older_than=NEVER))
+
+    assert lake.scan(TABLE, snapshot=tag).collect().height == 2
+
+
+def test_a_file_committed_after_the_plan_is_not_deleted(lake: Lakehouse, bars: Frames) -> None:
+    worn(lake, bars)
+    plan = plan_cleaning(lake, TABLE, older_than=NEVER)
+    lake.append(TABLE, bars(TEN + 9 * MINUTE))
+    newest = lake.files(TABLE).filter(spec="hot")["path"].item()
+    # As if its data file had been written, but not committed, when the plan was made.
+    late = type(plan)(plan.table, (*plan.files, type(plan.files[0])(newest, 1, TEN)))
+
+    apply_cleaning(lake, late)
+
+    assert Path(newest).exists()
+    assert lake.scan(TABLE).collect().height == 10
+
+
+def test_a_file_gone_already_is_as_good_as_deleted(lake: Lakehouse, bars: Frames) -> None:
+    worn(lake, bars)
+    plan = plan_cleaning(lake, TABLE, older_than=NEVER)
+    Path(plan.files[0].path).unlink()
+
+    first, second = apply_cleaning(lake, plan), apply_cleaning(lake, plan)
+
+    assert first.files == len(plan.files) - 1
+    assert second.files == 0

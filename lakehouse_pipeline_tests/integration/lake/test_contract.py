@@ -1,0 +1,88 @@
+"""The private names of pyiceberg that ``lake.commit`` stands on; a new minor may move them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pyiceberg
+import pytest
+from pyiceberg.manifest import ManifestEntry, ManifestWriter
+from pyiceberg.table import Transaction
+from pyiceberg.table.update.snapshot import _MergeAppendFiles, _SnapshotProducer
+
+import lakehouse_pipeline.lake
+
+PACKAGE = Path(lakehouse_pipeline.lake.__file__).parent
+
+
+def test_the_minor_version_is_the_one_that_was_read() -> None:
+    assert pyiceberg.__version__.startswith("0.12.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_manifests", "_summary", "_validate_concurrency"],
+)
+def test_the_producer_calls_what_is_overridden(name: str) -> None:
+    callers = inspect.getsource(_SnapshotProducer._commit) + inspect.getsource(
+        Transaction._rebuild_snapshot_updates
+    )
+
+    assert f".{name}(" in callers
+    assert callable(getattr(_MergeAppendFiles, name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_clean_all_uncommitted", "_process_manifests", "new_manifest_writer", "fetch_manifest_entry"],
+)
+def test_the_producer_has_what_is_called(name: str) -> None:
+    assert callable(getattr(_MergeAppendFiles, name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_io",
+        "_snapshot_id",
+        "_parent_snapshot_id",
+        "_starting_snapshot_id",
+        "_added_data_files",
+        "_deleted_data_files",
+    ],
+)
+def test_the_producer_keeps_its_state_under_the_names_used(name: str) -> None:
+    assert f"self.{name}" in inspect.getsource(_SnapshotProducer.__init__)
+
+
+def test_a_retry_asks_the_producer_before_it_writes_manifests_again() -> None:
+    source = inspect.getsource(Transaction._rebuild_snapshot_updates)
+
+    assert source.index("_refresh_for_retry") < source.index("_validate_concurrency")
+    assert source.index("_validate_concurrency") < source.index("producer._commit()")
+
+
+def test_staged_metadata_depends_on_what_is_memoized_alone() -> None:
+    source = inspect.getsource(Transaction.table_metadata.fget)  # type: ignore[arg-type, attr-defined]  # a property
+
+    assert "update_table_metadata(self._table.metadata, self._updates)" in source
+
+
+def test_an_added_entry_may_keep_its_sequence_number() -> None:
+    assert "sequence_number" in inspect.getsource(ManifestWriter.add)
+    assert callable(ManifestEntry.from_args)
+
+
+def test_only_the_commit_module_uses_private_names() -> None:
+    users = {
+        path.name
+        for path in PACKAGE.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("pyiceberg")
+        and any(alias.name.startswith("_") for alias in node.names)
+    }
+
+    assert users == {"commit.py"}
