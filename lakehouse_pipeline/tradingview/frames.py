@@ -9,6 +9,7 @@ then as UTF-8 bytes. What a payload *means* belongs to ``messages``.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 HEADER = re.compile(r"~m~([0-9]{1,10})~m~")
 # After garbage only a header that announces what we know is believed.
@@ -38,9 +39,18 @@ class FrameDecoder:
 
     def decode(self, text: str) -> list[str]:
         """Return the payloads of one websocket message, in order, whatever the text is."""
-        self.skipped = []
+        if self.skipped:
+            self.skipped = []
+        if not text.isascii():
+            return self._walk(text, _any_end)
+        # Nearly every message is one ASCII envelope: its length is that of all the rest.
+        parts = text.split("~m~", 2)
+        if len(parts) == 3 and not parts[0] and parts[1] == str(len(parts[2])):
+            return parts[2:]
+        return self._walk(text, _ascii_end)
+
+    def _walk(self, text: str, payload_end: Callable[[str, int, int], int | None]) -> list[str]:
         payloads: list[str] = []
-        payload_end = _ascii_end if text.isascii() else _any_end
         position, size = 0, len(text)
         while position < size:
             header = HEADER.match(text, position)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -44,21 +44,32 @@ from .messages import (
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 T = TypeVar("T")
+V = TypeVar("V")
+
+# What a quote's field may hold. The bounds let msgspec itself find the feed's "no value", so that
+# the usual update needs no second look at each field.
+_Number = Annotated[float, msgspec.Meta(gt=-NO_VALUE, lt=NO_VALUE)]
+_Present = _Number | int | str | bool | list[Any] | dict[str, Any] | None
 
 
 def parse(payload: str) -> Event:
     """Return the event one payload stands for."""
+    if payload.startswith('{"m":"qsd"'):  # nearly every payload of a recording worker
+        try:
+            params = _decode_quote(payload).p
+        except (ValueError, RecursionError):
+            pass  # it holds a "no value", or is no quote after all: look closer below
+        else:
+            quote = params.quote
+            return QuoteUpdate(params.session, quote.n, quote.s, quote.v, quote.errmsg)
     try:
-        if payload.startswith('{"m":"qsd"'):  # nearly every payload of a recording worker
-            return _quote_update(_QUOTE_MESSAGE.decode(payload).p)
         if payload.startswith("~h~"):
             number = heartbeat_number(payload)
             return Malformed(Flaw.HEARTBEAT, payload) if number is None else Heartbeat(number)
         return _parse_json(payload.removeprefix("~j~"))
-    except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        # msgspec's syntax errors and texts with lone surrogates are ValueErrors as well
-        return Malformed(_flaw(error), payload)
-    except RecursionError:
+    except (msgspec.ValidationError, OverflowError):
+        return Malformed(Flaw.SHAPE, payload)
+    except (ValueError, RecursionError):  # msgspec's syntax errors, and lone surrogates
         return Malformed(Flaw.JSON, payload)
 
 
@@ -78,20 +89,20 @@ class _Greeting(msgspec.Struct):
     release: str = ""
 
 
-class _Quote(msgspec.Struct):
+class _Quote(msgspec.Struct, Generic[V]):
     n: str
     s: str = "ok"
-    v: dict[str, Any] = {}  # as QuoteUpdate.values
+    v: dict[str, V] = {}
     errmsg: str = ""
 
 
-class _QuoteParams(msgspec.Struct, array_like=True):
+class _QuoteParams(msgspec.Struct, Generic[V], array_like=True):
     session: str
-    quote: _Quote
+    quote: _Quote[V]
 
 
 class _QuoteMessage(msgspec.Struct):
-    p: _QuoteParams
+    p: _QuoteParams[_Present]
 
 
 class _Point(msgspec.Struct):
@@ -140,12 +151,11 @@ def _greeting(greeting: _Greeting) -> Event:
     return Hello(greeting.session_id, server_time, greeting.release)
 
 
-def _quote_update(params: _QuoteParams) -> QuoteUpdate:
+def _quote_update(params: _QuoteParams[Any]) -> QuoteUpdate:
     quote = params.quote
-    values = quote.v
-    for key, value in values.items():
-        if value.__class__ is float and not -NO_VALUE < value < NO_VALUE:
-            values[key] = None
+    values = {
+        key: missing(value) if isinstance(value, float) else value for key, value in quote.v.items()
+    }
     return QuoteUpdate(params.session, quote.n, quote.s, values, quote.errmsg)
 
 
@@ -194,16 +204,9 @@ def _time(seconds: float | None) -> datetime:
     return _EPOCH + timedelta(seconds=seconds)
 
 
-def _flaw(error: Exception) -> Flaw:
-    """Tell broken JSON from JSON that says something else."""
-    if isinstance(error, msgspec.ValidationError | OverflowError):
-        return Flaw.SHAPE
-    return Flaw.JSON
-
-
 _MESSAGE = msgspec.json.Decoder(_Message)
 _GREETING = msgspec.json.Decoder(_Greeting)
-_QUOTE_MESSAGE = msgspec.json.Decoder(_QuoteMessage)
+_decode_quote = msgspec.json.Decoder(_QuoteMessage).decode
 
 
 def _direct(shape: type[Any]) -> Callable[[msgspec.Raw], Event]:
@@ -218,7 +221,7 @@ def _shaped(shape: type[T], build: Callable[[T], Event]) -> Callable[[msgspec.Ra
 
 
 _READERS: dict[str, Callable[[msgspec.Raw], Event]] = {
-    "qsd": _shaped(_QuoteParams, _quote_update),
+    "qsd": _shaped(_QuoteParams[Any], _quote_update),
     "quote_completed": _direct(QuoteCompleted),
     "series_loading": _direct(SeriesLoading),
     "symbol_resolved": _direct(SymbolResolved),
