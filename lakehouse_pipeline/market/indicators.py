@@ -164,7 +164,7 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     ]
     if not long:
         return pl.DataFrame(schema=schemas.INDICATORS)
-    frame = pl.concat(long).cast(dict(schemas.INDICATORS))
+    frame = pl.concat(long).cast(schemas.INDICATORS)
     return frame.sort("symbol", "open_time", "name", "parameters", "plot")
 
 
