@@ -31,9 +31,13 @@ class Lane:
 
         Canceling the waiter cancels neither the call nor its place in the queue.
         """
+        return await asyncio.shield(asyncio.wrap_future(self.post(function, *args)))
+
+    def post(self, function: Callable[..., T], *args: object) -> Future[T]:
+        """Ask for a call and do not wait for it."""
         future: Future[T] = Future()
         self._calls.put((future, lambda: function(*args)))
-        return await asyncio.shield(asyncio.wrap_future(future))
+        return future
 
     def close(self) -> None:
         """Let the thread end after the calls already asked for; do not wait for it."""

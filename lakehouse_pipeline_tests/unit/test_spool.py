@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse_pipeline.errors import CatalogUnreachable, SpoolFull, SpoolLocked
-from lakehouse_pipeline.ingest.adoption import adopt
+from lakehouse_pipeline.errors import SpoolFull, SpoolLocked
+from lakehouse_pipeline.ingest.adoption import settle, take_free
 from lakehouse_pipeline.ingest.rows import COVERAGE, QUOTES, REJECTS, Entry, mark
 from lakehouse_pipeline.ingest.salvage import SAFE_DISTANCE
 from lakehouse_pipeline.ingest.spool import Spool
@@ -29,10 +29,6 @@ def entries_of(spool: Spool, after: int = 0) -> list[tuple[int, str, list]]:
 
 def sequences_of(spool: Spool) -> list[int]:
     return [sequence for sequence, _, _ in entries_of(spool)]
-
-
-def nothing_known(_: str) -> int:
-    return 0
 
 
 def test_entries_come_back_in_order_with_their_numbers_after_reopening(tmp_path: Path):
@@ -118,59 +114,40 @@ def test_sessions_without_an_end_are_remembered_beyond_their_rows(tmp_path: Path
     assert Spool(spool.path).open_sessions == {"a": 90}
 
 
-def test_a_starting_worker_goes_on_with_a_free_spool_and_ends_its_crashed_sessions(tmp_path: Path):
+def test_settling_a_free_spool_ends_its_crashed_sessions_once(tmp_path: Path):
     crashed = Spool.create(tmp_path)
     crashed.append([mark("a", Mark.OPENED, 10, 10), mark("a", Mark.ALIVE, 10, 90)])
     crashed.close()
 
-    adoption = adopt(tmp_path, nothing_known)
+    (taken,) = take_free(tmp_path)
+    settle(taken, 0)
+    settle(taken, 0)
 
-    assert adoption.own.writer_id == crashed.writer_id
-    assert adoption.orphans == []
-    last = entries_of(adoption.own)[-1]
-    assert last == (3, COVERAGE, ["a", "ended", None, 90, 90, Ending.CRASHED.value, None])
-    assert adoption.own.open_sessions == {}
+    assert taken.writer_id == crashed.writer_id
+    assert entries_of(taken)[2:] == [
+        (3, COVERAGE, ["a", "ended", None, 90, 90, Ending.CRASHED.value, None])
+    ]
+    assert taken.open_sessions == {}
 
 
 def test_a_spool_that_is_held_is_left_alone(tmp_path: Path):
     held = Spool.create(tmp_path)
+    free = Spool.create(tmp_path)
+    free.close()
 
-    adoption = adopt(tmp_path, nothing_known)
+    taken = take_free(tmp_path)
 
-    assert adoption.own.writer_id != held.writer_id
-    assert adoption.orphans == []
-
-
-def test_further_free_spools_are_orphans_to_drain(tmp_path: Path):
-    for _ in range(3):
-        Spool.create(tmp_path).close()
-
-    adoption = adopt(tmp_path, nothing_known)
-
-    assert len(adoption.orphans) == 2
-    assert len({adoption.own.writer_id, *(spool.writer_id for spool in adoption.orphans)}) == 3
+    assert [spool.writer_id for spool in taken] == [free.writer_id]
+    assert held.append([quote(1)]) == 1
 
 
 def test_a_number_the_lake_knows_is_not_given_out_again(tmp_path: Path):
     Spool.create(tmp_path).close()
 
-    adoption = adopt(tmp_path, lambda _: 500)
+    (taken,) = take_free(tmp_path)
+    settle(taken, 500)
 
-    assert adoption.own.append([quote(1)]) == 501
-
-
-def test_without_the_lake_a_new_spool_is_used_and_the_old_one_waits(tmp_path: Path):
-    old = Spool.create(tmp_path)
-    old.append([quote(1)])
-    old.close()
-
-    def away(_: str) -> int:
-        raise CatalogUnreachable("The catalog is away.")
-
-    adoption = adopt(tmp_path, away)
-
-    assert adoption.own.writer_id != old.writer_id
-    assert [spool.writer_id for spool in adoption.orphans] == [old.writer_id]
+    assert taken.append([quote(1)]) == 501
 
 
 def damage(path: Path, last: int) -> None:
@@ -187,7 +164,7 @@ def test_a_damaged_batch_is_left_out_and_reported(tmp_path: Path):
     spool.close()
     damage(spool.path, 3)
 
-    own = adopt(tmp_path, nothing_known).own
+    (own,) = take_free(tmp_path)
 
     entries = entries_of(own)
     assert own.writer_id == spool.writer_id
@@ -207,14 +184,16 @@ def test_a_torn_file_starts_a_worker_all_the_same_and_is_set_aside(tmp_path: Pat
     whole = spool.path.read_bytes()
     spool.path.write_bytes(b"\0" * 200 + whole[200:])
 
-    adoption = adopt(tmp_path, nothing_known)
+    (taken,) = take_free(tmp_path)
 
-    assert [row[3] for _, target, row in entries_of(adoption.own) if target == REJECTS] == [
+    assert [row[3] for _, target, row in entries_of(taken) if target == REJECTS] == [
         "spool_damaged"
     ]
-    assert adoption.own.last_sequence >= SAFE_DISTANCE
-    adoption.own.close()
-    assert adopt(tmp_path, nothing_known).own.writer_id == spool.writer_id  # no second salvage
+    assert taken.last_sequence >= SAFE_DISTANCE
+    taken.close()
+    (again,) = take_free(tmp_path)
+    assert again.writer_id == spool.writer_id
+    assert [row[3] for _, _, row in entries_of(again)] == ["spool_damaged"]
     assert len(list(tmp_path.glob("*.damaged-*"))) == 1
 
 

@@ -1,0 +1,73 @@
+"""The worker's clock: the machine's own, or the feed's when it runs at another speed.
+
+Everything in received time (rows, alive marks, coverage) asks one of these; nothing else in the
+package reads the time, except heartbeats of the process itself, which are about this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from lakehouse_pipeline.settings import ClockSettings
+
+
+class Clock(Protocol):
+    """Received time. ``now`` is aware UTC; lengths of time are the clock's own."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether ``now`` can be asked already."""
+
+    def now(self) -> datetime: ...
+
+    def anchor(self, feed_time: datetime) -> None:
+        """Take the feed's own time, which its hello has just told."""
+
+    async def sleep(self, length: timedelta) -> None: ...
+
+
+class WallClock:
+    """The machine's clock, whatever the feed's hello says."""
+
+    is_set = True
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def anchor(self, feed_time: datetime) -> None:
+        """Ignore the feed's time: ours decides what we saw when."""
+
+    async def sleep(self, length: timedelta) -> None:
+        await asyncio.sleep(length.total_seconds())
+
+
+class FeedClock:
+    """The feed's time at its hello, and *speed* seconds more for each second since."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._start: datetime | None = None
+        self._origin = 0.0
+
+    @property
+    def is_set(self) -> bool:
+        return self._start is not None
+
+    def now(self) -> datetime:
+        assert self._start is not None, "the feed has not said hello yet"
+        return self._start + timedelta(seconds=(time.monotonic() - self._origin) * self._speed)
+
+    def anchor(self, feed_time: datetime) -> None:
+        self._start = feed_time
+        self._origin = time.monotonic()
+
+    async def sleep(self, length: timedelta) -> None:
+        await asyncio.sleep(length.total_seconds() / self._speed)
+
+
+def make_clock(settings: ClockSettings) -> Clock:
+    """Return the clock the settings ask for."""
+    return FeedClock(settings.speed) if settings.source == "feed" else WallClock()

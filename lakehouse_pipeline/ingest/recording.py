@@ -1,0 +1,140 @@
+"""One process's recording of one exchange: four parts side by side, and an orderly end.
+
+Receiver, journal, committer and heartbeat wait for nobody but their own work. Whatever ends them,
+the session's end is marked, everything received is made durable, and what the lake takes within a
+bounded time is committed; the rest stays in the spool for the next worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+import structlog
+
+from lakehouse_pipeline.errors import SpoolError
+from lakehouse_pipeline.settings import FeedSettings, Settings
+from lakehouse_pipeline.telemetry import SPOOL_ROWS
+
+from .clock import make_clock
+from .committer import Committer, OnCommit
+from .desired import DesiredSymbols
+from .feed import Receiver
+from .heartbeat import WorkerStatus, write_status
+from .journal import Journal
+from .lane import Lane
+from .limiter import ConnectLimiter
+from .sink import Sink
+from .spool import Spool
+from .together import until_first_ends
+
+log = structlog.get_logger()
+
+FLUSH_PATIENCE = timedelta(seconds=20)  # then the rest is left to the next worker
+BEAT = timedelta(seconds=1)
+SHORTEST_SILENCE = timedelta(seconds=0.5)  # of the watchdog, however fast the feed's clock
+
+
+class Recording:
+    """``run``, and then in any case ``finish``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        status: WorkerStatus,
+        *,
+        own: Spool,
+        orphans: list[Spool],
+        sink: Sink,
+        lane: Lane,
+        on_commit: OnCommit | None,
+    ) -> None:
+        self._settings = settings
+        self._status = status
+        self._spools = [own, *orphans]
+        self._own = own
+        self._lane = lane
+        self._journal = Journal(
+            own,
+            status,
+            interval=settings.ingest.group_commit,
+            max_bytes=settings.ingest.spool_max_bytes,
+        )
+        self._committer = Committer(
+            own,
+            orphans,
+            sink=sink,
+            lane=lane,
+            settings=settings.ingest,
+            status=status,
+            on_commit=on_commit,
+        )
+
+    async def run(self, desired: DesiredSymbols, stop: asyncio.Event) -> None:
+        """Record until *stop*; raise what no part can go on after."""
+        receiver = Receiver(
+            _at_clock_speed(self._settings),
+            self._status.exchange,
+            clock=make_clock(self._settings.clock),
+            limiter=ConnectLimiter(
+                self._settings.state_dir / "connects", self._settings.feed.connect_interval
+            ),
+            desired=desired.now,
+            journal=self._journal,
+            status=self._status,
+        )
+        await until_first_ends(
+            receiver.run(), self._journal.run(), self._committer.run(), self._beat(), stop.wait()
+        )
+
+    async def finish(self, how: str) -> None:
+        """Make durable what was received, commit what the lake takes in time, say goodbye."""
+        exchange = self._status.exchange
+        try:
+            await self._journal.flush()
+        except SpoolError as error:
+            # The error that ended the recording; the caller is raising it already.
+            log.warning("spool_not_flushed", exchange=exchange, problem=str(error))
+        try:
+            async with asyncio.timeout(FLUSH_PATIENCE.total_seconds()):
+                await self._committer.commit_all()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the rows are safe in the spool
+            problem = str(error) or "the lake did not answer in time"
+            log.warning("rows_left_in_spool", exchange=exchange, problem=problem)
+        self._journal.close()
+        # In the lane, so that a commit that still hangs keeps its spools until the process ends.
+        self._lane.post(self._close_spools)
+        self._lane.close()
+        self._status.ended = how
+        self._status.connected = False
+        self._write_status()
+        log.info("worker_ended", exchange=exchange, how=how)
+
+    def _close_spools(self) -> None:
+        for spool in self._spools:
+            spool.close()
+
+    async def _beat(self) -> NoReturn:
+        lease = time.monotonic() + self._settings.ingest.lease.total_seconds()
+        while True:
+            self._status.lease_expired = time.monotonic() >= lease
+            self._write_status()
+            await asyncio.sleep(BEAT.total_seconds())
+
+    def _write_status(self) -> None:
+        self._status.at = datetime.now(UTC)
+        self._status.pending = self._own.last_sequence - self._status.last_commit_sequence
+        SPOOL_ROWS.labels(self._status.exchange).set(self._status.pending)
+        try:
+            write_status(self._settings.state_dir, self._status)
+        except OSError as error:
+            log.warning("heartbeat_not_written", problem=str(error))
+
+
+def _at_clock_speed(settings: Settings) -> FeedSettings:
+    """Return the feed's settings with the silence watchdog in the clock's own seconds."""
+    speed = settings.clock.speed if settings.clock.source == "feed" else 1.0
+    silence = max(settings.feed.silence_timeout / speed, SHORTEST_SILENCE)
+    return settings.feed.model_copy(update={"silence_timeout": silence})

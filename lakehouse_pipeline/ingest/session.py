@@ -1,0 +1,255 @@
+"""One quote session: the feed's events in, rows and coverage out. No socket, no clock.
+
+A session lives from the feed's hello to the last frame received on its connection; a reconnect is
+a new one. Times are received times in epoch microseconds and never run backwards here. What an
+update *means* belongs to ``market.quotes``; which values are credible to ``credible``; when a
+symbol counts as stalled to ``cadence``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+from lakehouse_pipeline.errors import FeedError
+from lakehouse_pipeline.market.coverage import LATENESS, Ending, Mark
+from lakehouse_pipeline.market.quotes import COLUMNS, OBSERVING, changed_columns, classify
+from lakehouse_pipeline.market.schemas import QUOTES as QUOTE_SCHEMA
+from lakehouse_pipeline.tradingview.messages import (
+    CriticalFailure,
+    Event,
+    Heartbeat,
+    Malformed,
+    ProtocolFailure,
+    QuoteCompleted,
+    QuoteUpdate,
+    Unknown,
+    to_error,
+)
+from lakehouse_pipeline.tradingview.state import QuoteState
+
+from .cadence import Cadence
+from .credible import incredible
+from .rows import QUOTES, Entry, mark, reject
+
+SECOND = 1_000_000  # µs
+LATENESS_US = int(LATENESS.total_seconds() * SECOND)
+# Assumed until the feed has shown its own; longer than any known, shorter than the watchdog.
+HEARTBEAT_PERIOD = 20 * SECOND
+
+# The wire keys a row keeps, in the order of its columns.
+_WIRE_KEYS = sorted(COLUMNS, key=lambda key: list(QUOTE_SCHEMA).index(COLUMNS[key]))
+_KEPT = frozenset(_WIRE_KEYS)
+_snapshot = itemgetter(*_WIRE_KEYS)
+_LAST_TIME = _WIRE_KEYS.index("lp_time")
+_OPEN_TIME = _WIRE_KEYS.index("open_time")
+
+
+class _Line:
+    """One symbol on this session."""
+
+    __slots__ = ("cadence", "has_price", "last_data", "refused", "restoring", "stalled", "state")
+
+    def __init__(self) -> None:
+        self.state = QuoteState()
+        self.state.merge(dict.fromkeys(_WIRE_KEYS))
+        self.cadence = Cadence()
+        self.last_data: int | None = None  # None until the first data after a subscription
+        self.restoring = True
+        self.has_price = False
+        self.refused = False
+        self.stalled = False
+
+
+class SessionRecorder:
+    """Turns the events of one session into entries for the spool, in order.
+
+    ``fault`` is set when the feed refused the session or ends the connection; the caller then
+    closes it and passes the reason to ``ended``.
+    """
+
+    def __init__(self, session_id: str, *, quote_session: str, opened_at: int) -> None:
+        self.session_id = session_id
+        self.quote_session = quote_session
+        self.fault: FeedError | None = None
+        self.last_frame = opened_at
+        self._alive_from = opened_at
+        self._lines: dict[str, _Line] = {}
+        self._heartbeat: tuple[int, int] | None = None  # number and time of the newest
+        self._heartbeat_period = HEARTBEAT_PERIOD
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols subscribed on this session."""
+        return frozenset(self._lines)
+
+    def opened(self, detail: str) -> list[Entry]:
+        """Return the mark of the session's begin."""
+        at = self.last_frame
+        return [mark(self.session_id, Mark.OPENED, at, at, detail=detail)]
+
+    def subscribe(self, names: Iterable[str]) -> None:
+        """Expect data of *names*; their coverage begins with it."""
+        for name in names:
+            self._lines[name] = _Line()
+
+    def unsubscribe(self, names: Iterable[str], at: int) -> list[Entry]:
+        """Expect nothing more of *names*, which end their coverage at *at*."""
+        at = max(at, self.last_frame)
+        entries = []
+        for name in names:
+            del self._lines[name]
+            entries.append(mark(self.session_id, Mark.UNSUBSCRIBED, at, at, symbol=name))
+        return entries
+
+    def receive(self, events: Sequence[Event], at: int) -> list[Entry]:
+        """Return the entries for the events of one websocket message."""
+        entries: list[Entry] = []
+        at = self._frame_at(at, entries)
+        for event in events:
+            if event.__class__ is QuoteUpdate:
+                assert isinstance(event, QuoteUpdate)
+                self._quote(event, at, entries)
+            else:
+                self._other(event, at, entries)
+        return entries
+
+    def tick(self) -> list[Entry]:
+        """Return the alive mark since the last one, if any frame came; call it once a second."""
+        entries: list[Entry] = []
+        self._alive(entries)
+        return entries
+
+    def stalled(self) -> tuple[list[str], list[Entry]]:
+        """Return the symbols silent beyond their own cadence for the first time, and their marks.
+
+        Silence counts up to the last frame: on a dead socket no symbol is stalled. The caller
+        subscribes them again; each is reported once until it has data again.
+        """
+        at = self.last_frame
+        names, entries = [], []
+        for name, line in self._lines.items():
+            since = line.last_data
+            if since is None or line.stalled or not line.cadence.exceeded(at - since):
+                continue
+            line.stalled = True
+            line.restoring, line.has_price = True, False
+            names.append(name)
+            entries.append(mark(self.session_id, Mark.STALLED, since, at, symbol=name))
+        return names, entries
+
+    def ended(self, reason: Ending, detail: str | None = None) -> list[Entry]:
+        """Return the marks of the session's end, which is its last received frame."""
+        entries = self.tick()
+        at = self.last_frame
+        entries.append(
+            mark(self.session_id, Mark.ENDED, at, at, reason=reason.value, detail=detail)
+        )
+        return entries
+
+    def _frame_at(self, at: int, entries: list[Entry]) -> int:
+        """Note a received frame; a silence no live feed keeps breaks the coverage."""
+        at = max(at, self.last_frame)
+        if at - self.last_frame > self._heartbeat_period + LATENESS_US:
+            self._alive(entries)
+            self._alive_from = at
+        self.last_frame = at
+        return at
+
+    def _alive(self, entries: list[Entry]) -> None:
+        if self.last_frame > self._alive_from:
+            entries.append(mark(self.session_id, Mark.ALIVE, self._alive_from, self.last_frame))
+            self._alive_from = self.last_frame
+
+    def _quote(self, event: QuoteUpdate, at: int, entries: list[Entry]) -> None:
+        line = self._lines.get(event.name)
+        if line is None or event.session != self.quote_session:
+            reason = "not_subscribed" if line is None else "unknown_session"
+            entries.append(self._reject(at, reason, event))
+            return
+        if event.status != "ok":
+            self._refused(line, event, at, entries)
+            return
+        values = {key: value for key, value in event.values.items() if key in _KEPT}
+        if (doubt := incredible(values, at)) is not None:
+            entries.append(self._reject(at, doubt, event))
+            return
+        self._follow(line, event.name, values, at, entries)
+        entries.append((QUOTES, self._row(event.name, line, values, at)))
+
+    def _follow(
+        self, line: _Line, name: str, values: dict[str, Any], at: int, entries: list[Entry]
+    ) -> None:
+        """Keep the line's own record: first data, cadence, whether it is still being restored."""
+        if line.last_data is None or line.stalled:
+            entries.append(mark(self.session_id, Mark.SUBSCRIBED, at, at, symbol=name))
+            line.refused = line.stalled = False
+        else:
+            line.cadence.learn(at - line.last_data)
+        line.last_data = at
+        if "lp" in values:
+            # The first load may come in parts, so it ends with quote_completed; should that be
+            # lost, the second price is an update.
+            line.restoring = line.restoring and not line.has_price
+            line.has_price = True
+
+    def _row(self, name: str, line: _Line, values: dict[str, Any], at: int) -> tuple[object, ...]:
+        kind, happened, changed = _meaning(line.state.merge(values), line.restoring)
+        snapshot = list(_snapshot(line.state.values))
+        last_time = snapshot[_LAST_TIME] = _seconds(snapshot[_LAST_TIME])
+        snapshot[_OPEN_TIME] = _seconds(snapshot[_OPEN_TIME])
+        return (
+            name,
+            last_time if happened and last_time is not None else at,
+            at,
+            kind,
+            changed,
+            *snapshot,
+            self.session_id,
+        )
+
+    def _refused(self, line: _Line, event: QuoteUpdate, at: int, entries: list[Entry]) -> None:
+        if line.refused:
+            return
+        line.refused = True
+        why = event.errmsg or event.status
+        entries.append(mark(self.session_id, Mark.REFUSED, at, at, symbol=event.name, reason=why))
+        entries.append(self._reject(at, event.status, event))
+
+    def _other(self, event: Event, at: int, entries: list[Entry]) -> None:
+        match event:
+            case Heartbeat(number=number):
+                if self._heartbeat is not None and self._heartbeat[0] == number - 1:
+                    period = max(at - self._heartbeat[1], SECOND)
+                    self._heartbeat_period = min(self._heartbeat_period, period)
+                self._heartbeat = number, at
+            case QuoteCompleted(name=name):
+                if (line := self._lines.get(name)) is not None:
+                    line.restoring = False
+            case ProtocolFailure() | CriticalFailure():
+                self.fault = to_error(event)
+                entries.append(reject(self.session_id, at, "refused_by_feed", str(self.fault)))
+            case Malformed(reason=flaw, text=text):
+                entries.append(reject(self.session_id, at, f"malformed_{flaw}", text))
+            case Unknown(method=method, payload=payload):
+                entries.append(reject(self.session_id, at, "unknown_message", payload or method))
+            case _:
+                pass  # hello, and the chart messages nobody asks for on this connection
+
+    def _reject(self, at: int, reason: str, event: QuoteUpdate) -> Entry:
+        payload = f"{event.status} {event.errmsg} {event.values}"
+        return reject(self.session_id, at, reason, payload, symbol=event.name)
+
+
+@lru_cache(maxsize=4096)  # a feed uses a few dozen sets of keys
+def _meaning(changed: frozenset[str], restoring: bool) -> tuple[str, bool, str]:  # noqa: FBT001  # cache key
+    """Return the kind, whether it happened at its last_time, and the columns it carried."""
+    kind = classify(changed, restoring=restoring)
+    return kind.value, kind in OBSERVING, changed_columns(changed)
+
+
+def _seconds(value: float | None) -> int | None:
+    """Return the feed's epoch seconds in microseconds."""
+    return None if value is None else int(value) * SECOND

@@ -1,0 +1,141 @@
+"""The worker's two entrances: ``record`` in an event loop, ``run_worker`` in a thread of its own.
+
+A starting worker takes a spool and settles what an ended one left; then it records. A lake that is
+away never keeps it from recording.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from lakehouse_pipeline.errors import Banned, SpoolError
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.settings import Settings
+
+from .adoption import settle, take_free
+from .committer import OnCommit
+from .desired import DesiredSymbols
+from .heartbeat import WorkerStatus
+from .lane import Lane
+from .recording import FLUSH_PATIENCE, Recording
+from .sink import Sink
+from .spool import Spool
+from .supervision import Failure, bury_the_dead, record_failure
+
+log = structlog.get_logger()
+
+LAKE_PATIENCE = timedelta(seconds=15)  # at the start, before recording begins without the lake
+END_PATIENCE = FLUSH_PATIENCE + timedelta(seconds=10)
+
+
+async def record(
+    settings: Settings,
+    exchange: str,
+    *,
+    run_id: str = "",
+    stop: asyncio.Event,
+    on_commit: OnCommit | None = None,
+) -> None:
+    """Record *exchange* until *stop* is set; then flush and return.
+
+    *run_id* is written into the heartbeat as it is. *on_commit* is called on the event loop after
+    each commit and must not block.
+
+    Raises:
+        SettingsError: the exchange or the feed's address is not configured.
+        Banned: the feed does not want us.
+        SpoolError: the disk is full or the spool unusable; what was durable stays.
+        StateDirectoryError: the state folder cannot be used.
+    """
+    desired = DesiredSymbols(settings, exchange)
+    bury_the_dead(settings.state_dir, exchange, datetime.now(UTC))
+    sink = Sink(lambda: Lakehouse.open(settings), exchange, max_rows=settings.ingest.commit_rows)
+    lane = Lane("sink")
+    own, orphans = await _take_spools(settings.state_dir / "spool" / exchange, lane, sink)
+    status = WorkerStatus(exchange=exchange, writer_id=own.writer_id, run_id=run_id)
+    recording = Recording(
+        settings, status, own=own, orphans=orphans, sink=sink, lane=lane, on_commit=on_commit
+    )
+    log.info("worker_started", exchange=exchange, writer_id=own.writer_id, orphans=len(orphans))
+    try:
+        await recording.run(desired, stop)
+    except BaseException as error:
+        await recording.finish(str(error) or type(error).__name__)
+        if isinstance(error, Exception):
+            banned = isinstance(error, Banned)
+            failure = Failure(at=datetime.now(UTC), reason=str(error), banned=banned)
+            record_failure(settings.state_dir, exchange, failure)
+        raise
+    await recording.finish("stopped")
+
+
+def run_worker(
+    settings: Settings, exchange: str, *, run_id: str = "", on_commit: OnCommit | None = None
+) -> None:
+    """Record *exchange* until this thread is interrupted by whatever exception; flush; re-raise.
+
+    The event loop runs in a thread of its own, where no signal arrives: a second interrupt during
+    the flush cannot cut it short. *on_commit* is called in that thread.
+
+    Raises:
+        BaseException: the interrupt, after the flush; else what ``record`` raises.
+    """
+    stop = asyncio.Event()
+    runner = asyncio.Runner()
+    loop = runner.get_loop()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with runner:
+                runner.run(
+                    record(settings, exchange, run_id=run_id, stop=stop, on_commit=on_commit)
+                )
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name=f"worker {exchange}", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        loop.call_soon_threadsafe(stop.set)
+        _join_whatever_comes(thread)
+        raise
+    if raised:
+        raise raised[0]
+
+
+def _join_whatever_comes(thread: threading.Thread) -> None:
+    """Wait for the flush; further interrupts are noted and change nothing."""
+    deadline = time.monotonic() + END_PATIENCE.total_seconds()
+    while thread.is_alive() and time.monotonic() < deadline:
+        try:
+            thread.join(deadline - time.monotonic())
+        except BaseException as interrupt:  # noqa: BLE001  # the first one is being raised already
+            log.warning("interrupted_while_flushing", by=type(interrupt).__name__)
+
+
+async def _take_spools(folder: Path, lane: Lane, sink: Sink) -> tuple[Spool, list[Spool]]:
+    """Return the spool to record on, and those to drain."""
+    found = await lane.run(take_free, folder)
+
+    def settle_all() -> None:
+        for spool in found:
+            settle(spool, sink.progress(spool.writer_id))
+
+    try:
+        async with asyncio.timeout(LAKE_PATIENCE.total_seconds()):
+            await lane.run(settle_all)
+    except SpoolError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever ails the lake, recording must begin
+        log.warning("lake_away_at_start", problem=str(error) or "no answer in time")
+        return Spool.create(folder), found
+    return (found[0] if found else Spool.create(folder)), found[1:]

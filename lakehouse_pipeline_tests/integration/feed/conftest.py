@@ -1,0 +1,111 @@
+"""A worker against a real feed server and a real lake, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from lakehouse_pipeline.ingest.sink import CommitReport
+from lakehouse_pipeline.ingest.supervision import workers
+from lakehouse_pipeline.ingest.worker import record
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.settings import (
+    ClockSettings,
+    ExchangeSettings,
+    FeedSettings,
+    IngestSettings,
+    Settings,
+)
+
+
+def worker_settings(
+    state_dir: Path,
+    url: str,
+    symbols: list[str],
+    *,
+    speed: float | None = None,
+    silence: timedelta | None = None,
+    ingest: dict[str, Any] | None = None,
+) -> Settings:
+    """Settings of one exchange; with *speed*, in the feed's own time."""
+    exchange = symbols[0].split(":")[0]
+    tickers = [symbol.split(":")[1] for symbol in symbols]
+    clock = ClockSettings() if speed is None else ClockSettings(source="feed", speed=speed)
+    return Settings(
+        state_dir=state_dir,
+        config=state_dir / "exchanges.yaml",
+        feed=FeedSettings(
+            url=url,
+            connect_interval=timedelta(0),
+            connect_timeout=timedelta(seconds=10),
+            # In the worker's clock; here the server may be busy for a second of real time.
+            silence_timeout=silence or timedelta(seconds=10) * (speed or 1),
+        ),
+        clock=clock,
+        ingest=IngestSettings(
+            **{
+                "commit_interval": timedelta(seconds=1),
+                "group_commit": timedelta(milliseconds=50),
+                **(ingest or {}),
+            }
+        ),
+        exchanges={exchange: ExchangeSettings(symbols=tickers)},
+    )
+
+
+@dataclass
+class RunningWorker:
+    settings: Settings
+    exchange: str
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    reports: list[CommitReport] = field(default_factory=list)
+
+    @property
+    def status(self):
+        (status,) = [s for s in workers(self.settings.state_dir, self.exchange) if not s.ended]
+        return status
+
+    @property
+    def quotes_committed(self) -> int:
+        return sum(
+            report.commits["raw.quotes"].rows
+            for report in self.reports
+            if "raw.quotes" in report.commits
+        )
+
+    def table(self, name: str) -> pl.DataFrame:
+        with Lakehouse.open(self.settings) as lake:
+            return lake.scan(name).collect().sort("writer_id", "sequence")
+
+
+@contextlib.asynccontextmanager
+async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
+    """Run a worker; on leaving, stop it and wait for its end."""
+    (exchange,) = settings.exchanges
+    worker = RunningWorker(settings, exchange)
+    task = asyncio.create_task(
+        record(settings, exchange, run_id="test", stop=worker.stop, on_commit=worker.reports.append)
+    )
+    try:
+        yield worker
+    finally:
+        worker.stop.set()
+        await task
+
+
+@pytest.fixture
+def make_settings() -> Callable[..., Settings]:
+    return worker_settings
+
+
+@pytest.fixture
+def run() -> Callable[..., contextlib.AbstractAsyncContextManager[RunningWorker]]:
+    return running_worker
