@@ -59,7 +59,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     number: int
 
 
-class QuoteUpdate(msgspec.Struct, frozen=True):
+class QuoteUpdate(msgspec.Struct, frozen=True, gc=False):
     """The changed fields of one symbol; *status* is ``ok``, ``error`` or ``permission_denied``.
 
     A field that is absent is unchanged; None is "no value".

@@ -89,19 +89,19 @@ class _Greeting(msgspec.Struct):
     release: str = ""
 
 
-class _Quote(msgspec.Struct, Generic[V]):
+class _Quote(msgspec.Struct, Generic[V], gc=False):
     n: str
     s: str = "ok"
     v: dict[str, V] = {}
     errmsg: str = ""
 
 
-class _QuoteParams(msgspec.Struct, Generic[V], array_like=True):
+class _QuoteParams(msgspec.Struct, Generic[V], array_like=True, gc=False):
     session: str
     quote: _Quote[V]
 
 
-class _QuoteMessage(msgspec.Struct):
+class _QuoteMessage(msgspec.Struct, gc=False):
     p: _QuoteParams[_Present]
 
 
