@@ -1,4 +1,4 @@
-"""``date × exchange``, the one partitioning of every table, and the tags that ask for a rectangle.
+"""Day by exchange, the one partitioning of every table, and the tags that ask for a rectangle.
 
 Symbols are run config, not partitions: at a few hundred of them the keys would be too many for the
 UI. Add here what turns partitions into days and back; what is done with a day belongs to ``build``.

@@ -1,0 +1,107 @@
+"""Statements about stored bars, and the rows that break them.
+
+What a row must be by itself is stated in ``market.quality``; here stand statements that compare a
+table with what it was built from. A check, the CLI and a test all call these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market import quality
+from lakehouse_pipeline.market.lines import select_line
+from lakehouse_pipeline.market.quotes import canonical, observes_price
+from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, floor
+
+from .bars import (
+    BARS_1M,
+    BARS_1S,
+    LATE_ARRIVAL,
+    LOOK_BACK,
+    QUOTES,
+    current_watermark,
+    read_coverage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was looked at, and the rows that break the statement: none, if it holds."""
+
+    examined: int
+    offenders: pl.DataFrame
+
+
+def ohlc_is_consistent(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """Every one-second bar of *window* has low ≤ open, close ≤ high and sane counts."""
+    bars = lake.scan(BARS_1S, exchange=exchange, window=window).collect()
+    return Proof(bars.height, quality.ohlc_violations(bars))
+
+
+def bars_match_quotes(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """Every closed minute of *window* has the price observations' count, high, low and close.
+
+    They are counted here from the quotes again, in another way than the bars were built.
+    """
+    closed = built_part(lake, exchange, window)
+    if closed is None:
+        return Proof(0, pl.DataFrame())
+    wide = TimeWindow(closed.start - LOOK_BACK, closed.end + LATE_ARRIVAL)
+    quotes = lake.scan(QUOTES, exchange=exchange, window=wide).collect()
+    expected = (
+        canonical(select_line(quotes, read_coverage(lake, exchange, wide)))
+        .filter(
+            observes_price(),
+            pl.col("event_time").is_between(closed.start, closed.end, closed="left"),
+        )
+        .group_by("symbol", pl.col("event_time").dt.truncate("1m").alias("open_time"))
+        .agg(
+            updates=pl.len().cast(pl.Int64),
+            high=pl.col("last_price").max(),
+            low=pl.col("last_price").min(),
+            close=pl.col("last_price").last(),
+        )
+    )
+    bars = lake.scan(BARS_1M, exchange=exchange, window=closed).collect()
+    stored = bars.select(
+        "symbol",
+        "open_time",
+        pl.sum_horizontal("price_updates", "volume_updates", "time_updates")
+        .cast(pl.Int64)
+        .alias("updates"),
+        *("high", "low", "close"),
+    )
+    both = expected.join(
+        stored, on=["symbol", "open_time"], how="full", suffix="_stored", coalesce=True
+    )
+    differs = pl.any_horizontal(
+        pl.col(name).ne_missing(pl.col(f"{name}_stored"))
+        for name in ("updates", "high", "low", "close")
+    )
+    return Proof(both.height, both.filter(differs).sort("symbol", "open_time"))
+
+
+def built_part(lake: Lakehouse, exchange: str, window: TimeWindow) -> TimeWindow | None:
+    """Return the part of *window* whose minutes are built from all quotes there are.
+
+    In the running day that ends where the last tick ended, or where quotes have come since.
+    """
+    watermark = current_watermark(lake, exchange)
+    if watermark is None:
+        return None
+    end = min(window.end, floor(watermark, MINUTE))
+    built_to = lake.progress(BARS_1M, f"built_to.{exchange}")
+    built_from = lake.progress(BARS_1S, f"built_from.{exchange}")
+    if end < window.end and built_to is not None and built_from is not None:
+        newer = [
+            file.times[0]
+            for file in lake.touched_since(QUOTES, built_from, exchange)
+            if file.times is not None
+        ]
+        last_tick = datetime.fromtimestamp(built_to, tz=UTC)
+        end = floor(min(end, last_tick, *newer), MINUTE)
+    return TimeWindow(window.start, end) if window.start < end else None

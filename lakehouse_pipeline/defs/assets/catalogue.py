@@ -1,0 +1,51 @@
+"""What the UI says of every table besides its description: key, group, columns, owners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+OWNERS = ["team:lakehouse"]
+POOL = "build"  # dagster.yaml says how many runs may build at once
+
+
+def key(table: str) -> dg.AssetKey:
+    """Return the asset key of the Iceberg identifier *table* (``market.bars_1s``)."""
+    return dg.AssetKey(table.split("."))
+
+
+def attributes(
+    table: str, schema: pl.Schema, partitions: dg.MultiPartitionsDefinition
+) -> dict[str, Any]:
+    """Return what an asset and an external asset of *table* have in common."""
+    columns = [dg.TableColumn(name, str(dtype)) for name, dtype in schema.items()]
+    return {
+        "key": key(table),
+        "group_name": table.partition(".")[0],
+        "kinds": {"iceberg", "polars"},
+        "owners": OWNERS,
+        "partitions_def": partitions,
+        "metadata": {
+            "dagster/table_name": table,
+            "dagster/column_schema": dg.TableSchema(columns),
+        },
+    }
+
+
+def built(
+    table: str, schema: pl.Schema, partitions: dg.MultiPartitionsDefinition, *, deps: Sequence[str]
+) -> Callable[[Callable[..., None]], dg.AssetsDefinition]:
+    """Decorate the body that builds *table* from the tables *deps*.
+
+    A range of partitions is one run, which works through it day by day.
+    """
+    decorate: Callable[[Callable[..., None]], dg.AssetsDefinition] = dg.asset(
+        deps=[key(name) for name in deps],
+        pool=POOL,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        **attributes(table, schema, partitions),
+    )
+    return decorate

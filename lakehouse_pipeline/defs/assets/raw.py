@@ -1,0 +1,33 @@
+"""What the streams land. External: Dagster shows these tables, the workers write them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+
+from lakehouse_pipeline.market import schemas
+
+from .catalogue import attributes
+
+# A stream reports at most once a minute; five silent minutes are worth a look.
+FRESH = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(minutes=5), warn_window=timedelta(minutes=3)
+)
+
+
+def raw_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetSpec]:
+    return [
+        dg.AssetSpec(
+            description="Every quote update as it landed: the merged snapshot, which fields "
+            "changed, its kind, and the writer and sequence that make it unique.",
+            freshness_policy=FRESH,
+            **attributes("raw.quotes", schemas.QUOTES, partitions),
+        ),
+        dg.AssetSpec(
+            description="Which session was alive, from when to when and how it ended, and which "
+            "symbols it had: what tells a quiet market from a blind recorder.",
+            freshness_policy=FRESH,
+            **attributes("raw.coverage", schemas.COVERAGE, partitions),
+        ),
+    ]

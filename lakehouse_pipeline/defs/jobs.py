@@ -1,0 +1,78 @@
+"""What can be started: by a schedule, a sensor, or a person.
+
+The streaming job is an op job, because a run of it has no end and no partition; all others
+materialize assets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from .assets.catalogue import key
+from .assets.market import Scope
+from .streams import record_quotes
+
+CLASS = "lakehouse/class"  # what a run is: stream, tick or batch
+EXCHANGE = "exchange"
+# A dead run must not block its schedule: past this many seconds the daemon ends it.
+MAX_RUNTIME = "dagster/max_runtime"
+
+BUILD_TODAY = "build_today"
+REPORT_GAPS = "report_gaps"
+FINALIZE_YESTERDAY = "finalize_yesterday"
+SEAL_AND_COMPACT = "seal_and_compact"
+
+TICK_OPS = (
+    "market__bars_1s",
+    "market__bars_1s_ohlc_is_consistent",
+    "market__bars_1m",
+    "market__bars_1m_bars_match_quotes",
+)
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags={CLASS: "stream", "dagster/max_retries": "0"},
+)
+def stream_quotes() -> None:
+    """Record one exchange until told to stop; its supervisor sensor keeps one such run alive."""
+    record_quotes()
+
+
+def asset_jobs(partitions: dg.MultiPartitionsDefinition) -> Sequence[Any]:
+    """Return the jobs that build tables."""
+    bars = [key("market.bars_1s"), key("market.bars_1m")]
+    new = {"config": {"scope": Scope.NEW.name}}
+    return [
+        dg.define_asset_job(
+            BUILD_TODAY,
+            selection=dg.AssetSelection.assets(*bars),
+            partitions_def=partitions,
+            config={"ops": dict.fromkeys(TICK_OPS, new)},
+            tags={CLASS: "tick", MAX_RUNTIME: "300"},
+            description="A tick: add to the bars what came since the last one.",
+        ),
+        dg.define_asset_job(
+            REPORT_GAPS,
+            selection=dg.AssetSelection.assets(key("market.gaps")),
+            partitions_def=partitions,
+            tags={CLASS: "batch", MAX_RUNTIME: "900"},
+            description="Say of today what was not seen, and why.",
+        ),
+        dg.define_asset_job(
+            FINALIZE_YESTERDAY,
+            selection=dg.AssetSelection.assets(*bars, key("market.gaps")),
+            partitions_def=partitions,
+            tags={CLASS: "batch", MAX_RUNTIME: "7200"},
+            description="Rebuild yesterday as a whole, with all that came late, and check it.",
+        ),
+        dg.define_asset_job(
+            SEAL_AND_COMPACT,
+            selection=dg.AssetSelection.assets(key("maintenance.sealed_files")),
+            tags={CLASS: "batch", MAX_RUNTIME: "3600"},
+            description="Move closed hours into (symbol, day) files and merge small ones.",
+        ),
+    ]

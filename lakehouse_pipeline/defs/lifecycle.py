@@ -1,0 +1,109 @@
+"""What must be done to Dagster's store while no server runs, or while they end.
+
+Run as ``python -m lakehouse_pipeline.defs.lifecycle prepare`` before the servers start and
+``… drain SECONDS`` before they stop. Add here what needs the instance and no definitions.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import psutil
+import structlog
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+
+from lakehouse_pipeline.telemetry import configure_logging
+
+from .runs import UNFINISHED, end_dead_run, is_alive, live_process
+
+log = structlog.get_logger()
+
+
+def prepare(instance: DagsterInstance) -> None:
+    """Bring the store to this version, SQLite included, and end runs that died with the machine.
+
+    Simultaneous first starts on an empty store fail; one process at a time does not. A run that
+    Dagster believes to be running blocks its schedule for ever. Queued runs are left to run.
+    """
+    instance.upgrade()
+    for run in unfinished(instance):
+        if run.status != DagsterRunStatus.QUEUED and live_process(instance, run) is None:
+            log.info("dead_run_ended", run_id=run.run_id, job=run.job_name)
+            end_dead_run(instance, run)
+
+
+def drain(instance: DagsterInstance, *, patience: float) -> None:
+    """Cancel every run and return when no process of any is left.
+
+    A process that outlives *patience* seconds is killed: what it held is safe in its spool.
+    """
+    deadline = time.monotonic() + patience
+    asked: set[str] = set()
+    processes: dict[str, psutil.Process] = {}
+    while True:
+        runs = unfinished(instance)
+        for run in runs:
+            process = processes.get(run.run_id) or live_process(instance, run)
+            if process is not None:
+                processes[run.run_id] = process
+            if run.run_id not in asked:
+                asked.add(run.run_id)
+                cancel(instance, run, process)
+            elif process is not None and not is_alive(process):
+                end_dead_run(instance, run)
+        alive = [process for process in processes.values() if is_alive(process)]
+        if not runs and not alive:
+            return
+        if time.monotonic() > deadline:
+            give_up(instance, runs, alive)
+            return
+        time.sleep(0.2)
+
+
+def cancel(instance: DagsterInstance, run: DagsterRun, process: psutil.Process | None) -> None:
+    """Interrupt *run* through its server, or by signal where that server has gone."""
+    log.info("run_canceled", run_id=run.run_id, job=run.job_name, status=run.status.value)
+    assert instance.run_coordinator is not None
+    try:
+        accepted = instance.run_coordinator.cancel_run(run.run_id)
+    except Exception as error:  # noqa: BLE001  # gRPC's own errors: the server is down or restarting
+        log.warning("server_unreachable", run_id=run.run_id, error=str(error))
+        accepted = False
+    if accepted:
+        return
+    if process is not None:
+        process.send_signal(signal.SIGINT)
+    else:
+        end_dead_run(instance, run)
+
+
+def give_up(instance: DagsterInstance, runs: list[DagsterRun], alive: list[psutil.Process]) -> None:
+    """Kill what did not end in time, and say so in its run."""
+    for process in alive:
+        log.error("run_process_killed", pid=process.pid)
+        process.kill()
+    for run in runs:
+        end_dead_run(instance, run)
+
+
+def unfinished(instance: DagsterInstance) -> list[DagsterRun]:
+    return list(instance.get_runs(RunsFilter(statuses=list(UNFINISHED))))
+
+
+def main(arguments: list[str]) -> None:
+    """Do what the first argument says, on the instance of ``DAGSTER_HOME``."""
+    configure_logging()
+    with DagsterInstance.get() as instance:
+        match arguments:
+            case ["prepare"]:
+                prepare(instance)
+            case ["drain", seconds]:
+                drain(instance, patience=float(seconds))
+            case _:
+                sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

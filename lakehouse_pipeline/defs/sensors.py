@@ -1,0 +1,112 @@
+"""One supervisor per exchange: keeps its stream alive, and says in each tick what it saw.
+
+Whether an exchange is recorded is judged by its worker's heartbeat, because Dagster believes a run
+whose machine crashed to be running; ``ingest.supervision`` decides, here the decision meets
+Dagster's runs. Each exchange has a sensor of its own, and so its own toggle and tick history. A
+toggle that is off lets a running stream go on and starts no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from .drain import drain_reason
+from .jobs import EXCHANGE, stream_quotes
+from .runs import UNFINISHED, end_dead_run, has_lost_its_process
+
+if TYPE_CHECKING:
+    from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
+
+LOOK_EVERY = 5  # seconds; the daemon's own step
+# From a run's start to its worker's first heartbeat; a process silent for longer is canceled.
+SILENCE_BORNE = timedelta(minutes=2)
+
+
+def build_supervisors(exchanges: Sequence[str], state_dir: Path) -> list[dg.SensorDefinition]:
+    """Return a sensor for each exchange, all on."""
+    return [_supervisor(exchange, state_dir) for exchange in exchanges]
+
+
+def _supervisor(exchange: str, state_dir: Path) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"supervise_{exchange.lower()}",
+        job=stream_quotes,
+        minimum_interval_seconds=LOOK_EVERY,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Keeps one worker recording {exchange}.",
+    )
+    def supervisor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if reason := drain_reason(state_dir):
+            return dg.SkipReason(reason)
+        return supervise(context.instance, state_dir, exchange, now=datetime.now(UTC))
+
+    return supervisor
+
+
+def supervise(
+    instance: dg.DagsterInstance, state_dir: Path, exchange: str, *, now: datetime
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a worker of *exchange*, or say why none is started."""
+    from lakehouse_pipeline.ingest import supervision  # noqa: PLC0415  # a tenth of a second each run would pay
+
+    living = [
+        status
+        for status in supervision.workers(state_dir, exchange)
+        if supervision.is_alive(status, now)
+    ]
+    failures = supervision.failures(state_dir, exchange, now)
+    match supervision.decide(living, failures, now):
+        case supervision.Keep(status) if not status.lease_expired:
+            return dg.SkipReason(summary(status))
+        case supervision.Keep(status):
+            predecessors = {status.run_id}
+        case supervision.Wait(until, reason):
+            return dg.SkipReason(f"No start before {until:%H:%M:%S} UTC: {reason}.")
+        case supervision.Start():
+            predecessors = set()
+    for record in unfinished_runs(instance, exchange):
+        if record.dagster_run.run_id in predecessors:
+            continue
+        if has_lost_its_process(instance, record.dagster_run):
+            end_dead_run(instance, record.dagster_run)
+            continue
+        return _await(instance, record, now)
+    return dg.RunRequest(
+        run_config={"ops": {"record_quotes": {"config": {"exchange": exchange}}}},
+        tags={EXCHANGE: exchange},
+    )
+
+
+def unfinished_runs(instance: dg.DagsterInstance, exchange: str) -> Sequence[dg.RunRecord]:
+    """Return what Dagster believes to run, or to be about to."""
+    return instance.get_run_records(
+        dg.RunsFilter(
+            job_name=stream_quotes.name, tags={EXCHANGE: exchange}, statuses=list(UNFINISHED)
+        )
+    )
+
+
+def summary(status: WorkerStatus) -> str:
+    """Return one line about a worker that is recording."""
+    commit = f"{status.last_commit_at:%H:%M:%S}" if status.last_commit_at else "none yet"
+    trouble = "; ".join(error for error in (status.feed_error, status.lake_error) if error)
+    return (
+        f"Process {status.pid} records {status.symbols} symbols: {status.quotes} quotes, "
+        f"{status.pending} to commit, last commit {commit} UTC{'; ' + trouble if trouble else ''}."
+    )
+
+
+def _await(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime) -> dg.SkipReason:
+    """Give the run time to show a heartbeat; cancel it if its process stays silent."""
+    run = record.dagster_run
+    since = datetime.fromtimestamp(record.start_time, tz=UTC) if record.start_time else None
+    if run.status == dg.DagsterRunStatus.STARTED and since and now - since > SILENCE_BORNE:
+        assert instance.run_coordinator is not None
+        instance.run_coordinator.cancel_run(run.run_id)
+        return dg.SkipReason(f"Run {run.run_id[:8]} runs without a heartbeat: it was canceled.")
+    return dg.SkipReason(f"Run {run.run_id[:8]} is {run.status.value.lower()}; no heartbeat yet.")
