@@ -130,7 +130,8 @@ class Connection:
         """Tell the client of an *update* of *symbol* that the feed sends *at* this time."""
         for session in self.quotes:
             session.push(symbol, update)
-        self.charts.push(symbol, at)
+        if update.is_trade:
+            self.charts.push(symbol, at)
 
     def tick(self, now: datetime) -> None:
         """Do what is due at *now*: heartbeats, quotes that waited, the end of a dead peer."""

@@ -7,34 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from lakehouse_pipeline.tradingview.server_protocol import dump
 
 from .instruments import full_name
+from .outlet import QuoteOutlet
 from .refusal import Refused
-
-
-class QuoteOutlet(Protocol):
-    """What quote sessions need of their connection."""
-
-    def send(self, method: str, params: list[Any]) -> None:
-        """Send a message to the client."""
-        ...
-
-    def send_quote(self, session: str, name: str, values: dict[str, Any], tail: str) -> None:
-        """Send a quote packet of *values*, whose JSON is *tail*."""
-        ...
-
-    def snapshot(self, symbol: str) -> dict[str, Any] | None:
-        """Return all values of *symbol* as of the last update sent; None when it is unknown."""
-        ...
-
-    def holds(self, symbol: str) -> bool:
-        """Say whether updates of *symbol* must wait."""
-        ...
 
 
 class Broadcast:
@@ -43,6 +24,11 @@ class Broadcast:
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
         self._chosen: dict[frozenset[str] | None, tuple[dict[str, Any], str]] = {}
+
+    @property
+    def is_trade(self) -> bool:
+        """Whether something was traded, so that bars changed."""
+        return "lp_time" in self._values
 
     def chosen(self, fields: frozenset[str] | None) -> tuple[dict[str, Any], str]:
         """Return the values a session with *fields* (None: all) asked for, and their JSON."""

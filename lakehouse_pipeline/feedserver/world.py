@@ -15,7 +15,6 @@ from .faults import Faults
 from .market import Counter, Market
 
 HISTORY = timedelta(days=60)  # a market without a beginning gives this much before the start
-DELAYED_MODE = "delayed_streaming_"
 
 
 class Sent(NamedTuple):
@@ -57,8 +56,9 @@ class World:
         if symbol not in self.market.instruments():
             return None
         values = self.market.snapshot(symbol, self.position, self.counter)
-        elapsed = self.elapsed()
-        delay = self.faults.delay(elapsed)
-        if delay:
-            values["update_mode"] = f"{DELAYED_MODE}{int(delay.total_seconds())}"
-        return self.faults.quote(elapsed, symbol, values)
+        values["update_mode"] = self.update_mode()
+        return self.faults.quote(self.elapsed(), symbol, values)
+
+    def update_mode(self) -> str:
+        delay = self.faults.delay(self.elapsed())
+        return f"delayed_streaming_{int(delay.total_seconds())}" if delay else "streaming"
