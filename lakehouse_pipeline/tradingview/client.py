@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Self
 from urllib.parse import urlsplit
@@ -181,7 +181,8 @@ def _closed(error: ConnectionClosed) -> TransportError:
 async def _close(websocket: ClientConnection) -> None:
     """Close politely, or else cut: a peer that reads nothing must not hold us."""
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
-            await websocket.close()
-    except TimeoutError:
-        websocket.transport.abort()
+        with suppress(TimeoutError):  # then it is cut
+            async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+                await websocket.close()
+    finally:
+        websocket.transport.abort()  # changes nothing after a polite end
