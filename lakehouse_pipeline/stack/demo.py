@@ -1,0 +1,204 @@
+"""`lakehouse demo`: the whole deployment against the bundled feed server, with a running report.
+
+Its state is apart from real data. With a time limit it is also a test: it ends well only if bars,
+a gap report and checks were built for every exchange.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
+from lakehouse_pipeline.ingest.supervision import is_alive, workers
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, floor
+from lakehouse_pipeline.settings import LakeSettings, Settings
+
+from .console import Unanswered
+from .processes import Interrupts, port_is_free
+from .stack import Interrupted, Stack
+
+BARS = "market.bars_1m"
+CHECKED = ("market/bars_1s", "market/bars_1m")
+REPORT_EVERY = 10.0  # seconds
+GRACE = 60.0  # seconds for what is still being built when the time is up
+SHOWN_BARS = 3
+
+
+def demo(
+    settings: Settings, seconds: float | None = None, *, say: Callable[[str], None] = print
+) -> int:
+    """Run the demo until interrupted, or for *seconds* from when every worker has durable rows.
+
+    Returns:
+        The exit code: 0, or 1 if the time was up and something was missing.
+    """
+    chosen = demo_settings(settings)
+    with Interrupts() as interrupts:
+        try:
+            with Stack(chosen, interrupts, say=say, feed=bundled_feed(chosen)) as stack:
+                say(f"Dagster UI  {stack.ui_url}")
+                with closing(Lakehouse.open(stack.settings)) as lake:
+                    missing = Demonstration(stack, lake, interrupts, say).run(seconds)
+        except Interrupted:
+            missing = []
+    for line in missing:
+        say(f"Missing: {line}")
+    return 1 if missing else 0
+
+
+def demo_settings(settings: Settings) -> Settings:
+    """Return *settings* with a state, lake and credentials of the demo's own, and free ports."""
+    ui, grpc = settings.ui, settings.grpc
+    return settings.model_copy(
+        update={
+            "state_dir": settings.state_dir / "demo",
+            "lake": LakeSettings(),
+            "feed": settings.feed.model_copy(
+                update={
+                    "token": None,
+                    "sessionid": None,
+                    "sessionid_sign": None,
+                    "connect_interval": timedelta(0),  # the server is ours: no need to be shy
+                }
+            ),
+            # A port that was asked for must be free; a default one may give way.
+            "ui": ui
+            if "port" in ui.model_fields_set or port_is_free(ui.host, ui.port)
+            else ui.model_copy(update={"port": 0}),
+            "grpc": grpc
+            if "port" in grpc.model_fields_set or port_is_free(grpc.host, grpc.port)
+            else grpc.model_copy(update={"port": 0}),
+        }
+    ).resolved()
+
+
+def bundled_feed(settings: Settings) -> list[str]:
+    """Return the command that serves a generated market with every configured symbol."""
+    symbols = [name for exchange in settings.exchanges for name in settings.symbols(exchange)]
+    lakehouse = Path(sysconfig.get_path("scripts")) / "lakehouse"
+    return [str(lakehouse), "feed", "serve", "--port", "0", "--market", "generated",
+            "--symbols", ",".join(symbols)]  # fmt: skip
+
+
+class Demonstration:
+    """What is shown while the demo runs, and what is asked of it at the end."""
+
+    def __init__(
+        self, stack: Stack, lake: Lakehouse, interrupts: Interrupts, say: Callable[[str], None]
+    ) -> None:
+        self._stack = stack
+        self._lake = lake
+        self._interrupts = interrupts
+        self._say = say
+        self._started = datetime.now(UTC)
+        self._exchanges = list(stack.settings.exchanges)
+        self._last_shown: datetime | None = None
+        self._gap_report: str | None = None
+
+    def run(self, seconds: float | None) -> list[str]:
+        """Return what is missing when the time is up; nothing if interrupted before."""
+        deadline: float | None = None
+        report_at = time.monotonic()
+        while not self._interrupts.wait(1.0):
+            self._stack.check()
+            now = time.monotonic()
+            if deadline is None and seconds is not None and self._all_durable():
+                self._say(f"All workers have durable rows; {seconds:.0f} s from now it ends.")
+                deadline = now + seconds
+            if now >= report_at:
+                report_at = now + REPORT_EVERY
+                self._report()
+            if deadline is not None and now >= deadline:
+                missing = list(self._missing())
+                if not missing or now >= deadline + GRACE:
+                    return missing
+        return []
+
+    def _report(self) -> None:
+        for line in map(describe, self._exchanges, map(self._worker, self._exchanges)):
+            self._say(line)
+        self._show_bars()
+        if self._gap_report is None and all(map(self._bars, self._exchanges)):
+            self._launch_gap_report()
+
+    def _worker(self, exchange: str) -> WorkerStatus | None:
+        now = datetime.now(UTC)
+        living = (
+            status
+            for status in workers(self._stack.settings.state_dir, exchange)
+            if is_alive(status, now)
+        )
+        return max(living, key=lambda status: status.started_at, default=None)
+
+    def _all_durable(self) -> bool:
+        found = [self._worker(exchange) for exchange in self._exchanges]
+        return all(status is not None and status.last_durable_at is not None for status in found)
+
+    def _bars(self, exchange: str) -> int:
+        """Return how many minutes of this demo are built."""
+        window = TimeWindow(floor(self._started, MINUTE), datetime.now(UTC) + MINUTE)
+        return self._lake.scan(BARS, exchange=exchange, window=window).collect().height
+
+    def _show_bars(self) -> None:
+        symbol = self._stack.settings.symbols(self._exchanges[0])[0]
+        bars = self._lake.scan(BARS, symbols=[symbol]).sort("open_time").tail(SHOWN_BARS).collect()
+        if bars.height and bars["open_time"][-1] != self._last_shown:
+            self._last_shown = bars["open_time"][-1]
+            self._say(f"{symbol}, 1m     open      high       low     close    volume")
+            for bar in bars.iter_rows(named=True):
+                prices = "".join(f"{bar[name]:>10.2f}" for name in ("open", "high", "low", "close"))
+                volume = "unknown" if bar["volume"] is None else f"{bar['volume']:.4f}"
+                self._say(f"  {bar['open_time']:%Y-%m-%d %H:%M}{prices}{volume:>10}")
+
+    def _launch_gap_report(self) -> None:
+        """Ask for today's gaps now: the schedule's next hour may be far."""
+        today = datetime.now(UTC).date().isoformat()
+        bounds = {"start": self._exchanges[0], "end": self._exchanges[-1]}
+        tags = {
+            f"dagster/asset_partition_range_{bound}": f"{today}|{exchange}"
+            for bound, exchange in bounds.items()
+        }
+        self._gap_report = self._stack.console.launch("report_gaps", tags=tags)
+
+    def _missing(self) -> Iterator[str]:
+        for exchange in self._exchanges:
+            if not self._bars(exchange):
+                yield f"one-minute bars of {exchange}"
+        try:
+            yield from self._missing_in_dagster()
+        except Unanswered as error:
+            yield f"an answer of the webserver: {error}"
+
+    def _missing_in_dagster(self) -> Iterator[str]:
+        console = self._stack.console
+        runs = console.runs_since(self._started)
+        for job in ("build_today", "report_gaps"):
+            states = [run.status for run in runs if run.job == job]
+            if "SUCCESS" not in states:
+                yield f"a successful run of {job}; its runs: {', '.join(states) or 'none'}"
+        streams = [run for run in runs if run.job == "stream_quotes" and run.status == "STARTED"]
+        if len(streams) < len(self._exchanges):
+            yield f"running streams: {len(streams)} of {len(self._exchanges)}"
+        yield from (
+            f"a passed check {name} of {asset}; last: {', '.join(states) or 'none'}"
+            for (asset, name), states in console.check_results(CHECKED, since=self._started).items()
+            if not states or states[0] != "SUCCEEDED"
+        )
+
+
+def describe(exchange: str, worker: WorkerStatus | None) -> str:
+    """Return the line with an exchange's live counts."""
+    if worker is None:
+        return f"{exchange:<8} no worker yet"
+    trouble = "; ".join(filter(None, (worker.feed_error, worker.lake_error)))
+    return (
+        f"{exchange:<8} {'connected' if worker.connected else 'connecting'}, "
+        f"{worker.symbols} symbols, {worker.quotes} quotes durable, {worker.pending} to commit"
+        f"{'; ' + trouble if trouble else ''}"
+    )

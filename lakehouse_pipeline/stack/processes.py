@@ -1,0 +1,191 @@
+"""Child processes in sessions of their own: start, look after, stop, leave nothing behind.
+
+A session of its own keeps a terminal's Ctrl-C away from a child, so that one owner decides the
+order in which things end. What runs in a child, and in which order, belongs to ``stack``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import psutil
+
+from lakehouse_pipeline.errors import EnvironmentFault, PortInUse
+
+POLL = 0.1  # seconds between two looks at a process
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        return cls(pid, psutil.Process(pid).create_time())
+
+    @property
+    def alive(self) -> bool:
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < 1
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def signal(self, number: int) -> None:
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class Child:
+    """A server of ours, its log file, and its place in the order of things."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._start_of_log = output.tell()
+            self.popen = subprocess.Popen(  # noqa: S603  # our own commands
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+            )
+        self.process = Process.of(self.popen.pid)
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.popen.poll()
+
+    def output(self) -> str:
+        """Return what this child, not a predecessor, has written so far."""
+        with self.log.open("rb") as file:
+            file.seek(self._start_of_log)
+            return file.read().decode(errors="replace")
+
+    def obituary(self) -> EnvironmentFault:
+        """Return the error that says how the child ended."""
+        lines = [line for line in self.output().splitlines() if line.strip()]
+        last = f": {lines[-1].strip()[:200]}" if lines else ""
+        code = self.exit_code
+        how = f"was ended by signal {-code}" if code and code < 0 else f"ended with code {code}"
+        return EnvironmentFault(f"The {self.name} {how}{last}.", mend=f"Its log is {self.log}.")
+
+    def stop(self, *, patience: float = 15.0) -> None:
+        """Ask the child to end, insist after *patience* seconds, and end what it left behind."""
+        self.process.signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(patience)
+        end_session(self.process)
+        self.popen.wait()
+
+
+def end_session(leader: Process) -> None:
+    """Kill whatever still runs in the session that *leader* opened."""
+    for member in session_members(leader.pid):
+        member.signal(signal.SIGKILL)
+
+
+def session_members(session: int) -> Iterator[Process]:
+    for process in psutil.process_iter(["create_time"]):
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == session:
+                yield Process(process.pid, process.info["create_time"])
+
+
+class Interrupts:
+    """SIGINT and SIGTERM as a flag, from the first to the last line of the ``with`` block.
+
+    A second signal changes nothing: it must not cut short the flush that the first one began. That
+    the signals are handled, not ignored, also gives children their default action back, which a
+    shell's ``&`` takes away.
+    """
+
+    def __init__(self) -> None:
+        self._received = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    @property
+    def received(self) -> bool:
+        return self._received.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but not past a signal."""
+        return self._received.wait(seconds)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, _number: int, _frame: FrameType | None) -> None:
+        self._received.set()
+
+
+def wait_until(condition: Callable[[], bool], *, patience: float, poll: float = POLL) -> bool:
+    """Return whether *condition* came true within *patience* seconds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(poll)
+    return True
+
+
+def choose_port(host: str, port: int, *, setting: str) -> int:
+    """Return *port* if nobody listens there, or a free one if it is 0.
+
+    Raises:
+        PortInUse: naming *setting*.
+    """
+    with socket.socket() as probe:
+        # As the servers bind; without it a port of connections just closed would seem taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUse(port, setting=setting) from error
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(host: str, port: int) -> bool:
+    try:
+        choose_port(host, port, setting="")
+    except PortInUse:
+        return False
+    return True
+
+
+def listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((host, port)) == 0
