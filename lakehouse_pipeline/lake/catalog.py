@@ -38,6 +38,7 @@ from lakehouse_pipeline.settings import Settings
 
 from .commit import add_specs
 from .metadata import retried
+from .storage import DurableFileIO
 from .tables import SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, TABLES, TableSpec
 
 NAME = "lakehouse"
@@ -89,8 +90,10 @@ def open_catalog(settings: Settings) -> Catalog:
         StateDirectoryError: if the state folder cannot be written.
     """
     lake = settings.lake
-    # Files are read and listed by pyarrow everywhere, so that no other file system is needed.
-    properties = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", **lake.properties}
+    properties = {
+        "py-io-impl": f"{DurableFileIO.__module__}.{DurableFileIO.__name__}",
+        **lake.properties,
+    }
     with typed_errors("opening the catalog"):
         if lake.catalog_type == "rest":
             if lake.warehouse:
