@@ -11,6 +11,7 @@ run whose end is shortened by the lateness, because a trade of second :05 may ar
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -115,24 +116,48 @@ def runs(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
 
 
 def subscriptions(coverage: pl.DataFrame) -> dict[tuple[str, str], list[TimeWindow]]:
-    """Return, by (session, symbol), when data was due; open-ended ones end at the far future."""
-    marks = (
+    """Return, by (session, symbol), when data was due; open-ended ones end in the far future."""
+    due: defaultdict[tuple[str, str], list[TimeWindow]] = defaultdict(list)
+    for session, symbol, kind, at in _subscription_marks(coverage):
+        _switch(due[session, symbol], at, on=kind == Mark.SUBSCRIBED)
+    return {key: windows for key, windows in due.items() if windows}
+
+
+def wanted(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
+    """Return when each symbol was meant to be recorded, whatever became of its sessions.
+
+    From the first data of a symbol until it is unsubscribed on its newest session: taking it off
+    an older one is a handover.
+    """
+    meant: defaultdict[str, list[TimeWindow]] = defaultdict(list)
+    newest: dict[str, str] = {}
+    for session, symbol, kind, at in _subscription_marks(coverage):
+        if kind == Mark.SUBSCRIBED:
+            newest[symbol] = session
+        if newest.get(symbol) == session:
+            _switch(meant[symbol], at, on=kind == Mark.SUBSCRIBED)
+    return {symbol: windows for symbol, windows in meant.items() if windows}
+
+
+def _subscription_marks(coverage: pl.DataFrame) -> Iterator[tuple[str, str, str, datetime]]:
+    return (
         coverage.filter(pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED]))
         .drop_nulls("symbol")
         .sort("start", "writer_id", "sequence")
         .select("session_id", "symbol", "kind", "start")
+        .iter_rows()
     )
-    due: defaultdict[tuple[str, str], list[TimeWindow]] = defaultdict(list)
-    for session, symbol, kind, at in marks.iter_rows():
-        windows = due[session, symbol]
-        still_due = bool(windows) and windows[-1].end == _FAR
-        if kind == Mark.SUBSCRIBED and not still_due:
-            windows.append(TimeWindow(at, _FAR))
-        elif kind == Mark.UNSUBSCRIBED and still_due:
-            start = windows.pop().start
-            if start < at:
-                windows.append(TimeWindow(start, at))
-    return {key: windows for key, windows in due.items() if windows}
+
+
+def _switch(windows: list[TimeWindow], at: datetime, *, on: bool) -> None:
+    """Open a window at *at*, or close the open one; a mark that repeats the state is ignored."""
+    is_on = bool(windows) and windows[-1].end == _FAR
+    if on and not is_on:
+        windows.append(TimeWindow(at, _FAR))
+    elif is_on and not on:
+        start = windows.pop().start
+        if start < at:
+            windows.append(TimeWindow(start, at))
 
 
 def _blind_windows(

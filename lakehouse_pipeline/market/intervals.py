@@ -29,14 +29,10 @@ from lakehouse_pipeline.market.coverage import LATENESS, runs
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import Kind, observes_price
 from lakehouse_pipeline.market.spread import spreads
-from lakehouse_pipeline.market.volume import Basis, Booking, book, from_lots
+from lakehouse_pipeline.market.volume import TRADE_COLUMNS, Basis, Booking, book, from_lots
 
 _LATENESS_US = LATENESS // LATENESS.resolution
 _PLAUSIBLE_DELAY_US = (-2 * SECOND_US, 10 * SECOND_US)
-_TRADE_COLUMNS = [
-    *("symbol", "event_time", "received_at", "kind", "changed", "last_price", "last_time"),
-    *("cumulative_volume", "update_mode", "writer_id", "sequence"),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class Trades:
         """Return the price observations among *rows*, one line each, in canonical order."""
         symbols = codes(rows["symbol"])
         touching = np.flatnonzero(bools(rows["kind"] != Kind.QUOTE))
-        trades = rows.select(_TRADE_COLUMNS)
+        trades = rows.select(*TRADE_COLUMNS, "event_time", "last_price", "update_mode")
         if touching.size < rows.height:
             trades = trades[touching]
         booking = book(trades, runs(coverage), since=since)

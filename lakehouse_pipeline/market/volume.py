@@ -46,6 +46,11 @@ from lakehouse_pipeline.market.windows import TimeWindow
 T = TypeVar("T", bound=np.generic)
 
 SPIKE = 5  # a jump of at most so many observations may be revoked by those that follow
+# What ``book`` looks at.
+TRADE_COLUMNS = [
+    *("symbol", "received_at", "kind", "changed", "last_time", "cumulative_volume"),
+    *("writer_id", "sequence"),
+]
 _LARGEST = 1e18  # beyond this a number is a sentinel, not a volume
 _DIGITS = 15  # decimal digits a float holds for certain
 _POWERS = np.array([float(10**n) for n in range(_DIGITS + 1)])
@@ -86,7 +91,8 @@ class Booking:
     decimals: Ints
     reset: Bools
     fell: Bools  # the update was below the level, or above what later ones confirm
-    spans_gap: Bools
+    closes_gap: Bools  # the first observation after a hole in coverage
+    spans_gap: Bools  # the same on an ordinary update: part of its delta may be its own
 
     def take(self, positions: Ints) -> Booking:
         """Return the booking of the rows at *positions*."""
@@ -147,6 +153,7 @@ def book(
         decimals=_back(decimals[group], order),
         reset=_back(_spread(first & to_bar, kept, count), order),
         fell=_back(fell, order),
+        closes_gap=_back(_spread(to_gap, kept, count), order),
         spans_gap=_back(_spread(to_gap & ~restored[kept] & (lots > 0), kept, count), order),
     )
 

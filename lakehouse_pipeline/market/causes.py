@@ -1,0 +1,134 @@
+"""Why a symbol was not seen: what the coverage marks say about one hole.
+
+Add a cause here together with the marks that prove it. Where holes are, and what they cost,
+belongs to ``gaps``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+import polars as pl
+
+from lakehouse_pipeline.market.coverage import (
+    LATENESS,
+    Ending,
+    Mark,
+    session_windows,
+    subscriptions,
+)
+from lakehouse_pipeline.market.windows import TimeWindow, intersect
+
+
+class Cause(StrEnum):
+    """Why nothing was recorded. In the last two nothing was missed: there was no trading."""
+
+    WORKER_DOWN = "worker_down"
+    FEED_GAP = "feed_gap"
+    SUBSCRIPTION_LOST = "subscription_lost"
+    SYMBOL_STALLED = "symbol_stalled"
+    BACKPRESSURE_DROP = "backpressure_drop"
+    UPSTREAM_DELAYED = "upstream_delayed"
+    VENUE_HALT = "venue_halt"
+    QUIET_MARKET = "quiet_market"
+
+
+BLIND = frozenset(Cause) - {Cause.VENUE_HALT, Cause.QUIET_MARKET}
+
+_OF_MARK = {
+    Mark.SHED: Cause.BACKPRESSURE_DROP,
+    Mark.STALLED: Cause.SYMBOL_STALLED,
+    Mark.REFUSED: Cause.SUBSCRIPTION_LOST,
+}
+# Endings after which the worker lived on and tried again; all others took the worker with them.
+_OUTLIVED = frozenset(
+    {Ending.CLOSED, Ending.SILENT, Ending.REFUSED, Ending.BANNED, Ending.HANDED_OVER}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session's life as its marks tell it."""
+
+    name: str
+    first: datetime
+    last: datetime  # last received frame
+    reason: str | None  # None: nobody recorded an ending
+    alive: list[TimeWindow]
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """The marks of one exchange, arranged to be asked about holes."""
+
+    sessions: list[Session]  # by first frame
+    subscribed: dict[str, set[str]]  # symbol → its sessions
+    marks: list[tuple[str, str | None, str, datetime, datetime, str | None]]
+
+    @classmethod
+    def of(cls, coverage: pl.DataFrame) -> Testimony:
+        """Return the testimony of *coverage*."""
+        alive = session_windows(coverage)
+        reasons = dict(
+            coverage.filter(pl.col("kind") == Mark.ENDED)
+            .sort("end")
+            .select("session_id", "reason")
+            .iter_rows()
+        )
+        lives = coverage.group_by("session_id").agg(pl.col("start").min(), pl.col("end").max())
+        subscribed: defaultdict[str, set[str]] = defaultdict(set)
+        for session, symbol in subscriptions(coverage):
+            subscribed[symbol].add(session)
+        marks = (
+            coverage.filter(pl.col("kind").is_in(list(_OF_MARK)))
+            .sort("start", "writer_id", "sequence")
+            .select("kind", "symbol", "session_id", "start", "end", "reason")
+        )
+        return cls(
+            sessions=[
+                Session(name, first, last, reasons.get(name), alive.get(name, []))
+                for name, first, last in lives.sort("start", "session_id").iter_rows()
+            ],
+            subscribed=dict(subscribed),
+            marks=list(marks.iter_rows()),
+        )
+
+    def explain(self, symbol: str, hole: TimeWindow) -> tuple[Cause, str]:
+        """Return why *symbol* was not seen in *hole*, and what says so."""
+        for kind, of, session, start, end, reason in self.marks:
+            concerns = of == symbol or (of is None and session in self.subscribed[symbol])
+            if concerns and start < hole.end and max(end, start) >= hole.start:
+                text = f"session {session[:8]} {kind} at {_clock(start)}: {reason or 'no reason'}"
+                return _OF_MARK[Mark(kind)], text
+        before = self._last_session(symbol, hole)
+        if before is None:
+            return Cause.WORKER_DOWN, "no session recorded before it"
+        ending = before.reason or "without a recorded end"
+        text = f"session {before.name[:8]} ended {ending}, last frame {_clock(before.last)}"
+        later = [s for s in self.sessions if before.last <= s.first < hole.end]
+        if later:
+            text += f", next session {later[0].name[:8]} at {_clock(later[0].first)}"
+        silent = sum((self._alive(s, hole) for s in later), start=timedelta())
+        if silent * 2 > hole.length:
+            return Cause.SUBSCRIPTION_LOST, f"{text}, alive for {silent} without the symbol"
+        cause = Cause.FEED_GAP if before.reason in _OUTLIVED else Cause.WORKER_DOWN
+        return cause, text
+
+    def _last_session(self, symbol: str, hole: TimeWindow) -> Session | None:
+        """Return the symbol's session whose last frame came latest before the hole."""
+        edge = hole.start + LATENESS
+        names = self.subscribed[symbol]
+        ended = [s for s in self.sessions if s.name in names and s.first <= edge < hole.end]
+        return max(ended, key=lambda s: (s.last <= edge, s.last), default=None)
+
+    @staticmethod
+    def _alive(session: Session, hole: TimeWindow) -> timedelta:
+        parts = intersect(session.alive, [hole])
+        return sum((part.length for part in parts), start=timedelta())
+
+
+def _clock(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
