@@ -119,7 +119,7 @@ def test_bars_of_real_trades_equal_those_of_the_snapshots_sent(
     assert ends[0] == minutes.filter(open_time=MIDNIGHT)["volume"][0]
     assert minutes["volume_basis"].is_in(["counter_delta", "counter_reset"]).all()
     total = sum(Decimal(repr(volume)) for volume in minutes["volume"])
-    print(
+    print(  # noqa: T201  # the counts the closing note quotes
         f"\n{len(packets)} snapshots sent, {quotes.height} rows landed,"
         f" {len(expected_seconds)} 1s bars, {len(expected_minutes)} 1m bars, volume {total}"
     )
