@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     ui: UiSettings = UiSettings()
     grpc: GrpcSettings = GrpcSettings()
     exchanges: dict[str, ExchangeSettings] = {}
+    # Stored beside the price, by name with their parameters; all others are computed on read.
+    indicators: dict[str, dict[str, int | float]] = {"rsi": {}, "macd": {}}
 
     @classmethod
     def settings_customise_sources(

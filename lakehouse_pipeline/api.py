@@ -1,0 +1,124 @@
+"""``open_lakehouse()``: what a notebook uses.
+
+::
+
+    from lakehouse_pipeline.api import open_lakehouse
+
+    lake = open_lakehouse()
+    lake.bars("BINANCE:BTCUSDT", "5m", start="2026-11-01", indicators=["rsi", "macd"])
+    lake.scan("raw.quotes", exchange="OKX").group_by("symbol").len().collect()
+
+Eager where a person reads the result, lazy (``scan``) where rows are many. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from .build import views
+from .build.indicators import studies_of
+from .errors import UsageError
+from .lake.lakehouse import Lakehouse
+from .market.windows import TimeWindow
+from .settings import load_settings
+
+Instant = datetime | str
+_START, _END = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def open_lakehouse(state_dir: Path | str | None = None) -> Reader:
+    """Open the lake under *state_dir*, or where the settings say.
+
+    Raises:
+        LakehouseError: one line saying what is wrong and the mend.
+    """
+    arguments = {} if state_dir is None else {"state_dir": Path(state_dir)}
+    return Reader(Lakehouse.open(load_settings(**arguments)))
+
+
+class Reader:
+    """Reads one lake. Symbols are full names, or tickers where one exchange has them.
+
+    Times are aware datetimes or ISO 8601 texts (UTC where they name no zone); ``start`` is
+    included, ``end`` is not.
+    """
+
+    def __init__(self, lake: Lakehouse) -> None:
+        self._lake = lake
+
+    def symbols(self) -> list[str]:
+        """Return the full names of everything that was ever recorded."""
+        return views.recorded_symbols(self._lake)
+
+    def bars(
+        self,
+        symbol: str,
+        interval: str = "1m",
+        *,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        indicators: Sequence[str] = (),
+    ) -> pl.DataFrame:
+        """Return sparse OHLCV bars in time order, with one column a plot of *indicators*."""
+        step = views.parse_interval(interval)
+        name = views.resolve_symbol(symbol, self.symbols())
+        window = _window(start, end)
+        studies = studies_of({indicator: {} for indicator in indicators})
+        if studies:
+            return views.read_with_studies(self._lake, name, studies, step=step, window=window)
+        return views.read_bars(self._lake, name, step=step, window=window)
+
+    def gaps(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Instant | None = None,
+        end: Instant | None = None,
+    ) -> pl.DataFrame:
+        """Return the ledger of what was not seen."""
+        names = [views.resolve_symbol(symbol, self.symbols())] if symbol else None
+        return views.read_gaps(self._lake, symbols=names, window=_window(start, end))
+
+    def scan(
+        self,
+        table: str,
+        *,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        exchange: str | None = None,
+        symbols: Collection[str] | None = None,
+        as_of: str | None = None,
+    ) -> pl.LazyFrame:
+        """Return the rows of any table, lazily; *as_of* names a daily tag to travel back to."""
+        return self._lake.scan(
+            table,
+            window=_window(start, end),
+            exchange=exchange,
+            symbols=symbols,
+            snapshot=as_of,
+        )
+
+
+def _window(start: Instant | None, end: Instant | None) -> TimeWindow | None:
+    if start is None and end is None:
+        return None
+    first = _START if start is None else _aware(start)
+    until = _END if end is None else _aware(end)
+    if until <= first:
+        raise UsageError(f"end {until} is not after start {first}.", mend="Swap them.")
+    return TimeWindow(first, until)
+
+
+def _aware(instant: Instant) -> datetime:
+    if isinstance(instant, str):
+        try:
+            instant = datetime.fromisoformat(instant)
+        except ValueError as error:
+            raise UsageError(
+                f"Time {instant!r} is not ISO 8601.", mend="Write 2024-08-09T14:00:00Z."
+            ) from error
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

@@ -1,0 +1,130 @@
+"""``market.bars_1s`` from quotes and coverage, ``market.bars_1m`` from ``bars_1s``.
+
+A window is built day by day, and each day reads from the same look-back before its midnight, so a
+tick, a backfill and the CLI give the same rows whatever window they were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.slices import Slice
+from lakehouse_pipeline.market.bars import build_bars_1s, roll_up, with_coverage
+from lakehouse_pipeline.market.coverage import watermark
+from lakehouse_pipeline.market.windows import HOUR, MINUTE, TimeWindow, ceil, floor
+
+from .result import BuildResult, write_slice
+
+BARS_1S = "market.bars_1s"
+BARS_1M = "market.bars_1m"
+QUOTES = "raw.quotes"
+COVERAGE = "raw.coverage"
+
+# A day's first bars need the last price and counter before midnight. A quiet symbol may have said
+# nothing for minutes; an hour covers all but the deadest at a 24th of a day's reading.
+LOOK_BACK = HOUR
+# A row may be received, and so filed by coverage, this much after what it speaks of.
+LATE_ARRIVAL = timedelta(hours=1)
+
+
+def read_coverage(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.DataFrame:
+    """Return the coverage marks that can matter for *window*.
+
+    Marks are filed by their start; a session's marks continue from commit to commit, but the
+    symbols it subscribed to were named once when it opened, so reading starts a day early.
+    """
+    wide = TimeWindow(window.start - timedelta(days=1), window.end + LATE_ARRIVAL)
+    return lake.scan(COVERAGE, exchange=exchange, window=wide).collect()
+
+
+def current_watermark(lake: Lakehouse, exchange: str) -> datetime | None:
+    """Return the instant up to which *exchange* has been received, or None before its first."""
+    return watermark(lake.scan(COVERAGE, exchange=exchange).collect(), exchange)
+
+
+def build_1s(
+    lake: Lakehouse,
+    exchange: str,
+    window: TimeWindow,
+    *,
+    watermark: datetime,
+    symbols: Sequence[str] | None = None,
+    built_from: int | None = None,
+) -> list[BuildResult]:
+    """Rebuild the one-second bars of *window* that *watermark* has closed.
+
+    Args:
+        lake: where quotes are read and bars are written.
+        exchange: its bars are replaced, nobody else's.
+        window: half-open, whole seconds.
+        watermark: event time is complete before it; later seconds are left for later.
+        symbols: full names; all that were recorded by default.
+        built_from: the quotes' sequence number this build has seen, kept with the last day's
+            rows so that the next tick knows what is new.
+    """
+    names = tuple(symbols) if symbols is not None else None
+    results: list[BuildResult] = []
+    parts = list(_days(window, watermark))
+    for part in parts:
+        progress = {}
+        if built_from is not None and part is parts[-1]:
+            progress = {
+                f"built_from.{exchange}": built_from,
+                f"built_to.{exchange}": int(part.end.timestamp()),
+            }
+
+        def compute(part: TimeWindow = part) -> pl.DataFrame:
+            wide = TimeWindow(
+                floor(part.start, timedelta(days=1)) - LOOK_BACK, part.end + LATE_ARRIVAL
+            )
+            quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
+            coverage = read_coverage(lake, exchange, wide)
+            return build_bars_1s(quotes, coverage, part, watermark)
+
+        _, result = write_slice(
+            lake, BARS_1S, Slice(exchange, part, names), compute, progress=progress
+        )
+        results.append(result)
+    return results
+
+
+def build_1m(
+    lake: Lakehouse,
+    exchange: str,
+    window: TimeWindow,
+    *,
+    watermark: datetime,
+    symbols: Sequence[str] | None = None,
+) -> list[BuildResult]:
+    """Rebuild the one-minute bars of *window* that *watermark* has closed, from one-second bars."""
+    names = tuple(symbols) if symbols is not None else None
+    results: list[BuildResult] = []
+    for part in _days(
+        TimeWindow(floor(window.start, MINUTE), ceil(window.end, MINUTE)), floor(watermark, MINUTE)
+    ):
+
+        def compute(part: TimeWindow = part) -> pl.DataFrame:
+            seconds = lake.scan(BARS_1S, exchange=exchange, window=part, symbols=names).collect()
+            return with_coverage(
+                roll_up(seconds, MINUTE), read_coverage(lake, exchange, part), MINUTE
+            )
+
+        _, result = write_slice(lake, BARS_1M, Slice(exchange, part, names), compute)
+        results.append(result)
+    return results
+
+
+def _days(window: TimeWindow, watermark: datetime) -> Iterator[TimeWindow]:
+    """Yield the closed part of *window*, cut at each UTC midnight."""
+    end = min(window.end, floor(watermark, timedelta(seconds=1)))
+    if end <= window.start:
+        return
+    closed = TimeWindow(window.start, end)
+    for day in closed.days():
+        part = closed.intersect(TimeWindow.of_day(day))
+        if part is not None:
+            yield part

@@ -1,0 +1,37 @@
+"""Everything that is built of one exchange and day, in the order of the asset graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market.indicators import Study
+from lakehouse_pipeline.market.windows import TimeWindow
+
+from .bars import build_1m, build_1s, current_watermark
+from .gaps import build_gaps
+from .indicators import build_indicators
+from .result import BuildResult
+
+
+def build_day(
+    lake: Lakehouse,
+    exchange: str,
+    day: date,
+    *,
+    studies: Sequence[Study],
+    symbols: Sequence[str] | None = None,
+) -> list[BuildResult]:
+    """Rebuild every table of *day*; nothing before the exchange's first recording."""
+    seen_up_to = current_watermark(lake, exchange)
+    if seen_up_to is None:
+        return []
+    window = TimeWindow.of_day(day)
+    results = [
+        *build_1s(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
+        *build_1m(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
+        build_gaps(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
+        build_indicators(lake, exchange, day, studies, watermark=seen_up_to, symbols=symbols),
+    ]
+    return [result for result in results if result is not None]

@@ -1,0 +1,163 @@
+"""What is computed on read and stored nowhere: any interval, a dense series, how far we are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from lakehouse_pipeline.errors import UsageError
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.tables import TABLES
+from lakehouse_pipeline.market import bars as market_bars
+from lakehouse_pipeline.market.dense import dense
+from lakehouse_pipeline.market.indicators import Study, widen, with_stretches
+from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
+
+from .bars import BARS_1M, BARS_1S, COVERAGE
+from .gaps import GAPS
+
+UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+
+
+def parse_interval(text: str) -> timedelta:
+    """Return the step that *text* such as ``1s``, ``5m``, ``4h`` or ``1d`` names.
+
+    Raises:
+        UsageError: if it is not a whole number of s, m, h or d that divides a day, or of days.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
+    step = int(match[1]) * UNITS[match[2]] if match else timedelta(0)
+    if not match or (DAY % step if step < DAY else step % DAY):
+        raise UsageError(
+            f"Interval {text!r} is not known.",
+            mend="Write a number and s, m, h or d that divides a day: 1s, 5m, 4h, 1d.",
+        )
+    return step
+
+
+def parse_span(text: str) -> timedelta:
+    """Return the length that *text* such as ``90s``, ``2h`` or ``7d`` names.
+
+    Raises:
+        UsageError: if it is not a whole number of s, m, h or d.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
+    if not match:
+        raise UsageError(f"Span {text!r} is not known.", mend="Write 90s, 30m, 2h or 7d.")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def resolve_symbol(name: str, known: Iterable[str]) -> str:
+    """Return the full name of *name*, which may leave out the exchange where it is not in doubt.
+
+    Raises:
+        UsageError: if no known symbol fits, or more than one.
+    """
+    names = sorted(set(known))
+    if name in names:
+        return name
+    fits = [full for full in names if full.split(":", 1)[-1] == name]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise UsageError(f"Symbol {name!r} is in doubt.", mend=f"Write one of {', '.join(fits)}.")
+    raise UsageError(
+        f"Symbol {name!r} is not recorded.", mend=f"Known: {', '.join(names) or 'none yet'}."
+    )
+
+
+def recorded_symbols(lake: Lakehouse, exchange: str | None = None) -> list[str]:
+    """Return the full names that the coverage of *exchange* (or of all) speaks of, sorted."""
+    named = lake.scan(COVERAGE, exchange=exchange, columns=["symbol"])
+    return sorted(named.drop_nulls().unique().collect()["symbol"].to_list())
+
+
+def recorded_exchanges(lake: Lakehouse) -> list[str]:
+    """Return the exchanges that the coverage speaks of, sorted."""
+    named = lake.scan(COVERAGE, columns=["exchange"])
+    return sorted(named.unique().collect()["exchange"].to_list())
+
+
+def stored_step(step: timedelta) -> tuple[str, timedelta]:
+    """Return the stored table, and its step, that *step* is computed from."""
+    return (BARS_1S, SECOND) if step % MINUTE else (BARS_1M, MINUTE)
+
+
+def newest_bar(lake: Lakehouse, symbol: str, step: timedelta) -> datetime | None:
+    """Return the open time of the newest stored bar that *step* is computed from."""
+    table, _ = stored_step(step)
+    times = lake.scan(table, symbols=[symbol], columns=["open_time"])
+    newest = times.max().collect()["open_time"].item()
+    assert newest is None or isinstance(newest, datetime)
+    return newest
+
+
+def read_bars(
+    lake: Lakehouse, symbol: str, *, step: timedelta, window: TimeWindow | None = None
+) -> pl.DataFrame:
+    """Return the sparse bars of *symbol* at any *step*, in time order, in the bars' schema."""
+    table, stored = stored_step(step)
+    wide = window and TimeWindow(floor(window.start, step), ceil(window.end, step))
+    bars = lake.scan(table, symbols=[symbol], window=wide).sort("open_time").collect()
+    return bars if step == stored else market_bars.roll_up(bars, step)
+
+
+def read_dense_bars(
+    lake: Lakehouse, symbol: str, *, step: timedelta, window: TimeWindow | None = None
+) -> pl.DataFrame:
+    """Return a row for every interval from the first bar on, with ``fill_kind`` where none was.
+
+    Without a window, from the first stored bar to the last.
+    """
+    bars = read_bars(lake, symbol, step=step, window=window)
+    if bars.is_empty():
+        return bars.with_columns(fill_kind=pl.lit(None, pl.String))
+    first, last = bars["open_time"][0], bars["open_time"][-1]
+    span = TimeWindow(first, last + step)
+    return dense(bars, read_gaps(lake, symbols=[symbol], window=None), span, step)
+
+
+def read_with_studies(
+    lake: Lakehouse,
+    symbol: str,
+    studies: Sequence[Study],
+    *,
+    step: timedelta,
+    window: TimeWindow | None = None,
+) -> pl.DataFrame:
+    """Return bars as ``read_bars`` does, with their stretch and one column a plot of *studies*.
+
+    Enough bars before the window are read for its first values to be warm.
+    """
+    memory = max((study.memory for study in studies), default=0)
+    wide = window and TimeWindow(window.start - 2 * memory * step, window.end)
+    bars = read_bars(lake, symbol, step=step, window=wide)
+    widened = widen(with_stretches(bars, read_gaps(lake, symbols=[symbol], window=wide)), studies)
+    return widened.filter(pl.col("open_time") >= floor(window.start, step)) if window else widened
+
+
+def read_gaps(
+    lake: Lakehouse, *, symbols: list[str] | None = None, window: TimeWindow | None = None
+) -> pl.DataFrame:
+    """Return the ledger's rows, by symbol and time."""
+    return lake.scan(GAPS, symbols=symbols, window=window).sort("symbol", "start").collect()
+
+
+def describe_tables(lake: Lakehouse) -> pl.DataFrame:
+    """Return one row a table: rows, files, hot files, bytes."""
+    rows = []
+    for table in TABLES:
+        files = lake.files(table)
+        rows.append(
+            {
+                "table": table,
+                "rows": files["rows"].sum(),
+                "files": files.height,
+                "hot_files": files.filter(pl.col("spec") == "hot").height,
+                "bytes": files["bytes"].sum(),
+            }
+        )
+    return pl.DataFrame(rows)

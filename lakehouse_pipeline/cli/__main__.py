@@ -1,0 +1,5 @@
+"""``python -m lakehouse_pipeline.cli`` is ``lakehouse``."""
+
+from . import main
+
+main()

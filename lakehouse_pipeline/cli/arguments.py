@@ -1,0 +1,77 @@
+"""Arguments that several commands read alike: times, days, look-backs."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from lakehouse_pipeline.build.views import parse_span
+from lakehouse_pipeline.errors import UsageError
+from lakehouse_pipeline.market.windows import TimeWindow
+
+
+def parse_time(text: str) -> datetime:
+    """Return *text* (ISO 8601; UTC where it names no zone) as an aware UTC time.
+
+    Raises:
+        UsageError: if it is no time.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"Time {text!r} is not ISO 8601.", mend="Write 2024-08-09 or 2024-08-09T14:00:00Z."
+        ) from error
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def parse_day(text: str) -> date:
+    """Return *text* as a UTC day.
+
+    Raises:
+        UsageError: if it is no day.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"Day {text!r} is not a date.", mend="Write 2024-08-09.") from error
+
+
+def parse_days(first: str, last: str) -> list[date]:
+    """Return each day from *first* to *last*, both included.
+
+    Raises:
+        UsageError: if *last* is before *first*.
+    """
+    start, end = parse_day(first), parse_day(last)
+    if end < start:
+        raise UsageError(f"--to {last} is before --from {first}.", mend="Swap them.")
+    return [start + timedelta(days=n) for n in range((end - start).days + 1)]
+
+
+def window_between(
+    start: str | None, end: str | None, *, last: str | None, newest: datetime | None
+) -> TimeWindow | None:
+    """Return the window that --from, --to and --last ask for; None for everything.
+
+    ``--last`` counts back from the newest bar, so it also works on replayed days.
+
+    Raises:
+        UsageError: if they contradict each other.
+    """
+    if last is not None and (start is not None or end is not None):
+        raise UsageError("--last excludes --from and --to.", mend="Give one or the other.")
+    if last is not None:
+        if newest is None:
+            return None
+        return TimeWindow(newest - parse_span(last) + timedelta(microseconds=1), END_OF_TIME)
+    if start is None and end is None:
+        return None
+    first = parse_time(start) if start else START_OF_TIME
+    until = parse_time(end) if end else END_OF_TIME
+    if until <= first:
+        raise UsageError(f"--to {end} is not after --from {start}.", mend="Swap them.")
+    return TimeWindow(first, until)
+
+
+START_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime(2200, 1, 1, tzinfo=UTC)

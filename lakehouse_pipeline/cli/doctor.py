@@ -1,0 +1,172 @@
+"""``lakehouse doctor``: is everything in order, and what to do where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lakehouse_pipeline.errors import LakehouseError
+
+if TYPE_CHECKING:
+    from lakehouse_pipeline.ingest.facts import FeedFacts
+    from lakehouse_pipeline.settings import Settings
+
+MIN_FREE_BYTES = 1 << 30
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to *app*."""
+    app.command()(doctor)
+
+
+def doctor(
+    listen: Annotated[
+        int, typer.Option(help="seconds to listen to the feed and record what it is like")
+    ] = 0,
+) -> None:
+    """Check configuration, storage, catalog, feed, ports and Dagster; say what to do."""
+    from lakehouse_pipeline.settings import load_settings
+
+    settings = load_settings()
+    count = sum(len(exchange.symbols) for exchange in settings.exchanges.values())
+    _say("ok", "settings", f"{len(settings.exchanges)} exchanges, {count} symbols")
+    checks: dict[str, Callable[[Settings], str]] = {
+        "state": _check_state,
+        "lake": _check_lake,
+        "feed": _check_feed,
+        "ports": _check_ports,
+        "dagster": _check_dagster,
+    }
+    failed = [name for name, check in checks.items() if not _passes(name, check, settings)]
+    if listen and "feed" not in failed:
+        for line in _listen(settings, listen):
+            _say("ok", "feed", line)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _passes(name: str, check: Callable[[Settings], str], settings: Settings) -> bool:
+    try:
+        _say("ok", name, check(settings))
+    except LakehouseError as error:
+        _say("FAIL", name, str(error))
+        return False
+    return True
+
+
+def _say(verdict: str, name: str, detail: str) -> None:
+    color = typer.colors.GREEN if verdict == "ok" else typer.colors.RED
+    typer.echo(f"{typer.style(f'{verdict:<4}', fg=color)} {name:<9} {detail}")
+
+
+def _check_state(settings: Settings) -> str:
+    import shutil
+    import tempfile
+
+    from lakehouse_pipeline.errors import StateDirectoryError
+
+    folder = settings.state_dir.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise StateDirectoryError(
+            f"State directory {folder} cannot be written: {error.strerror}.",
+            mend="Mend its permissions or set LAKEHOUSE_STATE_DIR.",
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise StateDirectoryError(
+            f"State directory {folder} has only {free >> 20} MiB left.",
+            mend="Make room or set LAKEHOUSE_STATE_DIR to another disk.",
+        )
+    return f"{folder}, {free >> 30} GiB free"
+
+
+def _check_lake(settings: Settings) -> str:
+    from lakehouse_pipeline.lake.lakehouse import Lakehouse
+    from lakehouse_pipeline.lake.tables import TABLES
+
+    lake = Lakehouse.open(settings)
+    rows = sum(int(lake.files(table)["rows"].sum()) for table in TABLES)
+    return f"{len(TABLES)} tables, {rows} rows"
+
+
+def _check_feed(settings: Settings) -> str:
+    import asyncio
+    from datetime import UTC, datetime
+
+    from lakehouse_pipeline.errors import FeedError, FeedUnreachable
+    from lakehouse_pipeline.tradingview.client import connect
+
+    async def greet() -> str:
+        async with connect(settings.feed, now=lambda: datetime.now(UTC)) as connection:
+            return connection.hello.release
+
+    try:
+        release = asyncio.run(greet())
+    except FeedError as error:
+        raise FeedUnreachable(
+            f"{error}", mend="Check the network, and LAKEHOUSE_FEED__URL or 'feed:'."
+        ) from error
+    who = "with a token" if settings.feed.token else "anonymous"
+    return f"greets as {release}, {who}"
+
+
+def _check_ports(settings: Settings) -> str:
+    from lakehouse_pipeline.stack.ports import require_free
+
+    require_free(settings)
+    return f"{settings.ui.port} and {settings.grpc.port} are free"
+
+
+def _check_dagster(_settings: Settings) -> str:
+    from importlib.metadata import version
+
+    return f"{version('dagster')}, webserver {version('dagster-webserver')}"
+
+
+def _listen(settings: Settings, seconds: int) -> Iterator[str]:
+    import asyncio
+    from datetime import UTC, datetime, timedelta
+
+    import msgspec
+
+    from lakehouse_pipeline.ingest.facts import observe
+
+    names = [name for exchange in settings.exchanges for name in settings.symbols(exchange)]
+    facts = asyncio.run(
+        observe(
+            settings.feed,
+            names,
+            listen_for=timedelta(seconds=seconds),
+            now=lambda: datetime.now(UTC),
+        )
+    )
+    yield from _lines(facts)
+    reports = settings.state_dir / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
+    report = reports / f"feed-facts-{facts.since:%Y%m%dT%H%M%SZ}.json"
+    report.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+    yield f"recorded in {report}"
+
+
+def _lines(facts: FeedFacts) -> Iterator[str]:
+    def every(seconds: float | None) -> str:
+        return "not seen twice" if seconds is None else f"every {seconds:g} s"
+
+    yield f"heartbeat {every(facts.heartbeat_seconds)}"
+    yield (
+        f"price {every(facts.price_seconds)}, volume {every(facts.volume_seconds)}, "
+        f"bid/ask {every(facts.bid_ask_seconds)} a symbol (medians)"
+    )
+    yield (
+        f"volume counter: {facts.counter_kind} ({facts.volume_steps} steps, {facts.volume_falls} "
+        f"falls, {facts.volume_falls_at_midnight} of them at midnight UTC)"
+    )
+    yield f"update modes: {', '.join(facts.update_modes) or 'none seen'}"
+    if facts.refused:
+        yield f"refused symbols: {', '.join(facts.refused)}"

@@ -1,0 +1,1 @@
+"""Map build functions over partitions: a plain loop by default, Ray when asked."""
