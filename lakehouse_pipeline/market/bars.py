@@ -25,6 +25,8 @@ from lakehouse_pipeline.market.schemas import BARS
 from lakehouse_pipeline.market.volume import Basis, exact_sum
 from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
 
+__all__ = ["Source", "State", "build_bars", "build_bars_1s", "dense", "roll_up", "with_coverage"]
+
 
 class State(StrEnum):
     """How settled a stored bar is. Forming bars are computed on read and never stored."""

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from lakehouse_pipeline.market.causes import BLIND
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.schemas import BARS
 from lakehouse_pipeline.market.windows import TimeWindow
@@ -29,7 +30,7 @@ def dense(
 
     BARS schema and ``fill_kind``: null for a bar, ``quiet`` where nothing was traded (the previous
     close repeated, volume zero, flag CARRIED), ``gap`` where we were blind: no prices, no volume.
-    *bars* are of *step*; *gaps* are those of a kind in which we were blind (``gaps.BLIND``).
+    *bars* are of *step*, by symbol and time; of *gaps* only those count in which we were blind.
     """
     filled = _filled(bars, gaps, window, step)
     return _carried(filled, where=pl.col("fill_kind") == FillKind.QUIET)
@@ -54,8 +55,8 @@ def _filled(
         .sort("symbol")
         .join(opens.cast(BARS["open_time"]).alias("open_time").to_frame(), how="cross")
     )
-    blind = gaps.select("symbol", "start", "end").sort("symbol", "start")
-    blind = blind.with_columns(pl.col("end").cum_max().over("symbol"))
+    blind = gaps.filter(pl.col("cause").is_in(sorted(BLIND))).sort("symbol", "start")
+    blind = blind.select("symbol", "start", pl.col("end").cum_max().over("symbol"))
     found = grid.join(bars, on=["exchange", "symbol", "open_time"], how="left")
     found = found.with_columns(interval_end=pl.col("open_time") + step).join_asof(
         blind,

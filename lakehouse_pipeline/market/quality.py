@@ -6,7 +6,13 @@ proof. Add statements about stored rows here; what a check does about them belon
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from enum import IntFlag
+
+import polars as pl
+
+from lakehouse_pipeline.market.volume import exact_sum
+from lakehouse_pipeline.market.windows import TimeWindow
 
 
 class Flag(IntFlag):
@@ -24,3 +30,124 @@ class Flag(IntFlag):
     COUNTER_FELL = 512  # the counter fell or a jump was taken back; that update booked nothing
     SPANS_GAP = 1024  # an update's delta spans a hole in coverage and was left to the gap
     CROSSED_QUOTE = 2048  # bid above ask
+
+
+KEY = ["symbol", "open_time"]
+WHY = "broken"  # the column that says how a row breaks a statement
+
+
+def ohlc_violations(bars: pl.DataFrame) -> pl.DataFrame:
+    """Return bars whose prices, volume or counts cannot be."""
+    low, high = pl.col("low"), pl.col("high")
+    counts = pl.col("^.*_updates$")
+    return _broken(
+        bars,
+        {
+            "low above open or close": low > pl.min_horizontal("open", "close"),
+            "high below open or close": high < pl.max_horizontal("open", "close"),
+            "price missing": pl.any_horizontal(
+                pl.col("open", "high", "low", "close").is_null()
+                | ~pl.col("open", "high", "low", "close").is_finite()
+            ),
+            "negative volume": pl.col("volume") < 0,
+            "volume without a basis": pl.col("volume").is_null()
+            & (pl.col("volume_basis") != "unknown"),
+            "negative count": pl.any_horizontal(counts < 0),
+            "no update": (pl.col("source") == "stream")
+            & (pl.sum_horizontal("price_updates", "volume_updates", "time_updates") == 0),
+        },
+    )
+
+
+def order_violations(bars: pl.DataFrame) -> pl.DataFrame:
+    """Return bars of one symbol that repeat or precede the one before them."""
+    step = pl.col("open_time").diff().over("symbol")
+    return _broken(
+        bars,
+        {
+            "repeated": pl.struct(KEY).is_duplicated(),
+            "out of order": step < timedelta(0),
+        },
+    )
+
+
+def window_violations(
+    bars: pl.DataFrame, window: TimeWindow, step: timedelta, watermark: datetime
+) -> pl.DataFrame:
+    """Return bars outside their partition's *window*, off the grid of *step*, or not closed yet."""
+    opens = pl.col("open_time")
+    return _broken(
+        bars,
+        {
+            "outside the partition": (opens < window.start) | (opens >= window.end),
+            "off the grid": opens != opens.dt.truncate(step),
+            "not closed yet": opens + step > watermark,
+        },
+    )
+
+
+def disagreements(stored: pl.DataFrame, rebuilt: pl.DataFrame) -> pl.DataFrame:
+    """Return, by symbol and time, the bars that differ from their rebuild, or are in one only.
+
+    Says which columns differ. Both in BARS schema; a rebuild may know that a bar is final now.
+    """
+    columns = [name for name in rebuilt.columns if name not in (*KEY, "exchange", "state")]
+    both = stored.join(rebuilt, on=KEY, how="full", coalesce=True, suffix="_rebuilt")
+    return _broken(
+        both,
+        {
+            "only rebuilt": pl.col("exchange").is_null(),
+            "only stored": pl.col("exchange_rebuilt").is_null(),
+            **{
+                name: pl.col("exchange").is_not_null()
+                & pl.col("exchange_rebuilt").is_not_null()
+                & pl.col(name).ne_missing(pl.col(f"{name}_rebuilt"))
+                for name in columns
+            },
+        },
+    ).sort(KEY)
+
+
+def unconserved_volume(bars: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
+    """Return the symbols for which bars and gaps do not add up to what the counter did.
+
+    *bars* and *gaps* are those of one UTC day. One row a symbol: ``counted`` from the lowest level
+    known to the highest, ``booked`` in bars, ``missed`` in gaps, ``residual`` what is left. Only a
+    state restored while the symbol was seen, or between two sessions' counters, may leave any.
+    """
+    levels = pl.concat(
+        [
+            bars.select("symbol", start="counter_start", end="counter_end"),
+            gaps.select("symbol", start="counter_before", end="counter_after"),
+        ]
+    )
+    added = pl.concat(
+        [
+            bars.select("symbol", booked="volume", missed=pl.lit(None, pl.Float64)),
+            gaps.select("symbol", booked=pl.lit(None, pl.Float64), missed="missed_volume"),
+        ]
+    )
+    known = (
+        levels.group_by("symbol")
+        .agg(pl.col("start").min(), pl.col("end").max())
+        .with_columns(counted=pl.col("end") - pl.col("start"))
+    )
+    sums = added.group_by("symbol").agg(exact_sum("booked"), exact_sum("missed"))
+    residual = pl.col("counted") - pl.col("booked").fill_null(0) - pl.col("missed").fill_null(0)
+    # The levels are decimals too: what is left of their difference below 1e-9 is binary noise.
+    return (
+        known.join(sums, on="symbol")
+        .with_columns(residual=residual.round(9))
+        .filter(pl.col("residual") != 0)
+        .sort("symbol")
+    )
+
+
+def _broken(rows: pl.DataFrame, statements: dict[str, pl.Expr]) -> pl.DataFrame:
+    """Return the rows for which any statement is true, naming those in the column ``broken``."""
+    named = [
+        pl.when(broken.fill_null(value=False)).then(pl.lit(name))
+        for name, broken in statements.items()
+    ]
+    why = pl.concat_str(named, separator=", ", ignore_nulls=True).alias(WHY)
+    return rows.with_columns(why).filter(pl.col(WHY) != "")
