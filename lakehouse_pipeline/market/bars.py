@@ -18,6 +18,7 @@ import polars as pl
 
 from lakehouse_pipeline.market.arrays import SECOND_US, Floats, Ints, microseconds
 from lakehouse_pipeline.market.coverage import covered_windows
+from lakehouse_pipeline.market.dense import dense
 from lakehouse_pipeline.market.intervals import Seconds, Trades, reduce
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quality import Flag
