@@ -8,8 +8,10 @@ has not collected. A day is ample.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from pyarrow.fs import FileSelector, FileType
 from pyiceberg.io.pyarrow import PyArrowFileIO
@@ -72,7 +74,16 @@ def apply_cleaning(lake: Lakehouse, plan: CleaningPlan) -> Cleaned:
             except FileNotFoundError:
                 continue
             deleted, size = deleted + 1, size + file.bytes
+            _remove_empty_folders(Path(file.path).parent)
     return Cleaned(table=plan.table, files=deleted, bytes=size)
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    """Remove a partition's folder, and the one above, if nothing is left in them."""
+    # On an object store there are no folders, and the path leads nowhere here.
+    for each in (folder, folder.parent):
+        with suppress(OSError):
+            each.rmdir()
 
 
 def _list_files(table: Table) -> list[StoredFile]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
@@ -70,7 +70,7 @@ def seal(
     table: str,
     *,
     before: datetime,
-    consumed: int | None = None,
+    consumed: Mapping[str, int] | None = None,
     budget: Budget | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Rewritten:
@@ -80,8 +80,9 @@ def seal(
         lake: the lake.
         table: one with a hot spec; nothing is done for others.
         before: hours that end at or before it are closed.
-        consumed: only files up to this sequence number, which every consumer has read; sealed
-            files keep the sequence number, so that nobody reads their rows again.
+        consumed: the sequence number up to which every consumer has read an exchange; files
+            beyond it stay hot, exchanges not named are not held back. Sealed files keep the
+            newest sequence number of their rows, so that nobody reads them again.
         budget: when to stop.
         clock: monotonic seconds.
 
@@ -89,6 +90,7 @@ def seal(
         CommitConflict: if it lost two dozen races in one call.
         TableDamaged: if written rows differ from those read; nothing was committed.
     """
+    limits = consumed or {}
 
     def plan(files: list[DataFileInfo]) -> list[Job]:
         closed = [
@@ -96,7 +98,7 @@ def seal(
             for file in files
             if file.is_hot
             and EPOCH + (file.partition[1] + 1) * HOUR <= before
-            and (consumed is None or file.sequence <= consumed)
+            and file.sequence <= limits.get(file.partition[0], file.sequence)
         ]
         closed.sort(key=lambda file: (-file.partition[1], file.partition[0], file.path))
         by_exchange: dict[str, list[DataFileInfo]] = defaultdict(list)
@@ -257,15 +259,18 @@ def fingerprint(rows: pl.DataFrame) -> tuple[int, int]:
     return rows.height, int(rows.hash_rows().sum())
 
 
-def tag_day(lake: Lakehouse, table: str, day: date) -> str:
+def tag_day(lake: Lakehouse, table: str, day: date) -> str | None:
     """Tag the head as *day* and drop all but the newest tags the table keeps; return the tag.
 
     Time travel is promised to these: ``scan(table, snapshot="day-2026-01-31")``. A day that has
-    its tag keeps it.
+    its tag keeps it. None for a table that keeps no tags.
     """
+    keep = TABLES[table].tagged_days
+    if keep == 0:
+        return None
     name = f"day-{day.isoformat()}"
     with typed_errors(f"tagging {table}"):
-        tag_head(lake.load(table), name, prefix="day-", keep=TABLES[table].tagged_days)
+        tag_head(lake.load(table), name, prefix="day-", keep=keep)
     return name
 
 

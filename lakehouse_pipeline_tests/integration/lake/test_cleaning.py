@@ -58,6 +58,18 @@ def test_what_expiry_left_is_deleted_and_nothing_else(lake: Lakehouse, bars: Fra
     assert plan_cleaning(lake, TABLE, older_than=NEVER).files == ()
 
 
+def test_folders_of_hours_long_gone_go_as_well(lake: Lakehouse, bars: Frames) -> None:
+    worn(lake, bars)
+    data = Path(lake.load(TABLE).location()) / "data"
+
+    apply_cleaning(lake, plan_cleaning(lake, TABLE, older_than=NEVER))
+
+    assert sorted(path.name for path in data.iterdir()) == [
+        "symbol=BINANCE%3ABTCUSDT",
+        "symbol=BINANCE%3AETHUSDT",
+    ]
+
+
 def test_planning_deletes_nothing(lake: Lakehouse, bars: Frames) -> None:
     worn(lake, bars)
     before = stored(lake)

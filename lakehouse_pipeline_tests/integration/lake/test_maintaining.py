@@ -76,7 +76,9 @@ def test_hours_still_open_stay_hot(lake: Lakehouse, quotes: Frames) -> None:
 def test_what_is_not_consumed_stays_hot(lake: Lakehouse, quotes: Frames) -> None:
     fill(lake, quotes)
 
-    seal(lake, TABLE, before=LATER, consumed=4)
+    lake.append(TABLE, quotes(TEN, first=500, count=6, symbols=["OKX:A", "OKX:B"]))
+
+    seal(lake, TABLE, before=LATER, consumed={"BINANCE": 4, "BYBIT": 0})
 
     hot = lake.files(TABLE).filter(spec="hot")
     assert hot["sequence"].sort().to_list() == [5, 6]
@@ -87,7 +89,7 @@ def test_nobody_reads_sealed_rows_again(lake: Lakehouse, quotes: Frames) -> None
     seen = lake.head(TABLE)
     lake.append(TABLE, quotes(TEN + HOUR, first=900, count=2))
 
-    seal(lake, TABLE, before=LATER, consumed=seen)
+    seal(lake, TABLE, before=LATER, consumed={"BINANCE": seen})
     compact(lake, TABLE, before=LATER)
 
     assert lake.scan(TABLE, after_sequence=seen).collect()["sequence"].to_list() == [900, 901]
@@ -316,6 +318,11 @@ def test_a_tagged_day_outlives_expiry_and_can_be_read(lake: Lakehouse, quotes: F
 
     assert lake.scan(TABLE, snapshot=tag).collect().height == 3
     assert lake.scan(TABLE).collect().height == 6
+
+
+def test_tables_that_keep_no_tags_get_none(lake: Lakehouse) -> None:
+    assert tag_day(lake, "market.gaps", date(2026, 1, 31)) is None
+    assert lake.load("market.gaps").refs() == {}
 
 
 def test_the_newest_fourteen_days_keep_their_tag(lake: Lakehouse, quotes: Frames) -> None:
