@@ -1,24 +1,22 @@
-"""Misbehavior on demand, in market time.
+"""Misbehavior on demand, in market time: the seams, and how faults compose.
 
-A `Fault` is active in a span of the time elapsed since the server started. Each says at one seam
-what happens then: at the handshake, to a quote's values, to a text, or to a connection. Faults
-compose: the server asks `Faults`, which asks each in turn. Add a fault as a class in the table
-`KINDS`; nothing else in the server knows any fault by name.
+A `Fault` occurs at a time elapsed since the server started, for a while, perhaps again and again.
+At each seam it says what happens meanwhile: at the handshake, to a quote's values, to a text, or
+to a connection. The server asks `Faults`, which asks each in turn; it knows no fault by name. The
+faults themselves are `fault_kinds`, how they are written `fault_file`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-NEVER = timedelta.max
-
 
 class Ending(StrEnum):
-    """How a connection is ended by a fault."""
+    """How a fault ends a connection."""
 
     DROP = "drop"  # the TCP connection is cut
     BAN = "ban"  # protocol_error, then closed
@@ -26,80 +24,92 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a fault may know of a connection: its number from 1, and when it opened (elapsed)."""
+    """What a fault may know of a connection."""
 
-    number: int
-    opened: timedelta
+    number: int  # counted from 1
+    opened: timedelta  # elapsed market time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Fault:
-    """Active in ``[at, at + lasts)`` of the elapsed market time; does nothing by itself."""
+    """Occurs at *at* for *lasts* (for ever when None), and again every *every*. Does nothing.
+
+    In the seams *since* is the elapsed time at which the present occurrence began: most faults of
+    connections strike those that were open then, so that connecting again helps.
+    """
 
     at: timedelta = timedelta(0)
-    lasts: timedelta = NEVER
+    lasts: timedelta | None = None
+    every: timedelta | None = None
 
-    def active(self, elapsed: timedelta) -> bool:
-        return self.at <= elapsed and (self.lasts == NEVER or elapsed < self.at + self.lasts)
+    def since(self, elapsed: timedelta) -> timedelta | None:
+        """Return when the occurrence of this time began; None between occurrences."""
+        if elapsed < self.at:
+            return None
+        began = self.at if self.every is None else elapsed - (elapsed - self.at) % self.every
+        return began if self.lasts is None or elapsed < began + self.lasts else None
 
     def refuse(self) -> int | None:
-        """Return the HTTP status new connections get."""
+        """Return the HTTP status that new connections get."""
         return None
 
     def delay(self) -> timedelta:
-        """Return how late the feed is."""
+        """Return how much later than the market the feed is."""
         return timedelta(0)
 
-    def holds(self, link: Link, symbol: str) -> bool:  # noqa: ARG002  # most hold nothing
+    def holds(self, since: timedelta, link: Link, symbol: str) -> bool:  # noqa: ARG002  # most hold nothing
         """Say whether updates of *symbol* are kept back; they follow, merged, when it ends."""
         return False
 
     def quote(self, symbol: str, values: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # most change nothing
-        """Return what is sent instead of *values*."""
+        """Return what is sent instead of *values*, a packet's wire fields."""
         return values
 
-    def texts(self, link: Link, text: str) -> list[str]:  # noqa: ARG002  # most send what is sent
+    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # most send what is sent
         """Return the websocket messages sent instead of *text*."""
         return [text]
 
-    def ending(self, link: Link, since: timedelta) -> Ending | None:  # noqa: ARG002  # most end nothing
-        """Return how *link* ends now; *since* is when it was last asked."""
+    def ending(self, since: timedelta, link: Link) -> Ending | None:  # noqa: ARG002  # most end nothing
+        """Return how *link* ends now."""
         return None
 
 
-@dataclass(frozen=True, slots=True)
 class Faults:
-    """All faults of a server, at an elapsed time."""
+    """All faults of a server."""
 
-    faults: Sequence[Fault] = field(default=())
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._faults = tuple(faults)
 
     def __bool__(self) -> bool:
-        return bool(self.faults)
+        return bool(self._faults)
 
     def refuse(self, elapsed: timedelta) -> int | None:
-        statuses = (fault.refuse() for fault in self._active(elapsed))
+        statuses = (fault.refuse() for fault, _ in self._occurring(elapsed))
         return next((status for status in statuses if status is not None), None)
 
     def delay(self, elapsed: timedelta) -> timedelta:
-        return max((fault.delay() for fault in self._active(elapsed)), default=timedelta(0))
+        return max((fault.delay() for fault, _ in self._occurring(elapsed)), default=timedelta(0))
 
     def holds(self, elapsed: timedelta, link: Link, symbol: str) -> bool:
-        return any(fault.holds(link, symbol) for fault in self._active(elapsed))
+        return any(fault.holds(since, link, symbol) for fault, since in self._occurring(elapsed))
 
     def quote(self, elapsed: timedelta, symbol: str, values: dict[str, Any]) -> dict[str, Any]:
-        for fault in self._active(elapsed):
+        for fault, _ in self._occurring(elapsed):
             values = fault.quote(symbol, values)
         return values
 
     def texts(self, elapsed: timedelta, link: Link, text: str) -> list[str]:
         texts = [text]
-        for fault in self._active(elapsed):
-            texts = [changed for one in texts for changed in fault.texts(link, one)]
+        for fault, since in self._occurring(elapsed):
+            texts = [changed for one in texts for changed in fault.texts(since, link, one)]
         return texts
 
-    def ending(self, elapsed: timedelta, link: Link, since: timedelta) -> Ending | None:
-        endings = (fault.ending(link, since) for fault in self._active(elapsed))
+    def ending(self, elapsed: timedelta, link: Link) -> Ending | None:
+        endings = (fault.ending(since, link) for fault, since in self._occurring(elapsed))
         return next((ending for ending in endings if ending is not None), None)
 
-    def _active(self, elapsed: timedelta) -> Iterable[Fault]:
-        return (fault for fault in self.faults if fault.active(elapsed))
+    def _occurring(self, elapsed: timedelta) -> Iterator[tuple[Fault, timedelta]]:
+        for fault in self._faults:
+            since = fault.since(elapsed)
+            if since is not None:
+                yield fault, since

@@ -25,7 +25,7 @@ from lakehouse_pipeline.errors import PortInUse
 from .access import Access
 from .clock import MarketClock
 from .connection import Connection
-from .faults import Fault, Faults, Link
+from .faults import Ending, Fault, Faults, Link
 from .http import answer
 from .market import Counter, Market
 from .quote_session import Broadcast
@@ -62,7 +62,7 @@ class FeedServer:
         start: datetime | None = None,
         speed: float = 1.0,
         counter: Counter | str = Counter.SESSION,
-        faults: Sequence[Fault] | None = None,
+        faults: Sequence[Fault] = (),
         tokens: Collection[str] = (),
         deflate: bool = True,
         strict: bool = False,
@@ -75,7 +75,7 @@ class FeedServer:
         self._host, self._port = host, port
         self._start, self._speed = start if start is not None else market.starts_at, speed
         self._counter = Counter(counter)
-        self._faults = Faults(tuple(faults or ()))
+        self._faults = Faults(faults)
         self._access = Access(tokens, strict=strict)
         self._compression = "deflate" if deflate else None
         self._strict = strict
@@ -147,6 +147,12 @@ class FeedServer:
         """How many clients are connected."""
         return len(self._connections)
 
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Return when *stop* is set; raise what the server failed of."""
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, self._pump}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
     def drop_clients(self) -> None:
         """Cut every connection, as a broken network does."""
         for connection in list(self._connections):
@@ -205,6 +211,15 @@ class FeedServer:
                     connection.resend()
             for connection in list(self._connections):
                 connection.tick(now)
+                self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        """End *connection* if a fault wants it."""
+        match self._faults.ending(self._world.elapsed(), connection.link):
+            case Ending.DROP:
+                connection.drop()
+            case Ending.BAN:
+                connection.refuse("banned by ip")
 
     def _send_updates(self, until: datetime) -> None:
         """Send everything the feed says up to *until* to those who watch it, in order."""

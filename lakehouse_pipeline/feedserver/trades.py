@@ -18,11 +18,11 @@ import polars as pl
 from lakehouse_pipeline.errors import InputFileError
 
 from .instruments import Instrument, check_name
-from .tape import HOUR_US, NO_BOOK, SECOND_US, Book, Ints, Tape, from_us, to_us
+from .moving import shift
+from .tape import HOUR_US, NO_BOOK, Book, Ints, Tape, from_us
 from .ticker import INTERVAL, Hour, TapeMarket
 
 MOST_DIGITS = 8
-_RECORDED_BEFORE = timedelta(days=1)  # a start so shortly before the trades is recorded time too
 
 
 def trades_market(
@@ -33,10 +33,7 @@ def trades_market(
     interval: timedelta = INTERVAL,
     late_volume: float = 0.25,
 ) -> TapeMarket:
-    """Return the market of the files, each of one symbol.
-
-    A *start* within the recorded time (or at most a day before it) keeps the recorded time; any
-    other moves all trades by whole seconds, so that the first comes at *start*.
+    """Return the market of the files, each of one symbol, moved to *start* (see `moving`).
 
     Raises:
         InputFileError: a file is unreadable, empty or lacks a column.
@@ -49,14 +46,16 @@ def trades_market(
         if name not in series:
             raise InputFileError(f"{path}: {name} has no trades.", mend="Give --trades for it too.")
         series[name].book = _read_book(path, series[name])
-    shift = _shift(series, start)
+    first = min(int(one.tape.time[0]) for one in series.values())
+    last = max(int(one.tape.time[-1]) for one in series.values())
+    moved = shift(start, first, last)
     for one in series.values():
-        one.move(shift)
+        one.move(moved)
     return TapeMarket(
         {name: one.instrument for name, one in series.items()},
         lambda name, hour: series[name].hour(hour),
         span=lambda name: series[name].span,
-        starts_at=from_us(min(int(one.tape.time[0]) for one in series.values())),
+        starts_at=from_us(first + moved),
         interval=interval,
         late_volume=late_volume,
     )
@@ -84,14 +83,6 @@ class _Series:
     def hour(self, hour: int) -> Hour:
         start, end = hour * HOUR_US, (hour + 1) * HOUR_US
         return Hour(self.tape.cut(start, end), self.book.cut(start, end))
-
-
-def _shift(series: Mapping[str, _Series], start: datetime | None) -> int:
-    first = min(int(one.tape.time[0]) for one in series.values())
-    last = max(int(one.tape.time[-1]) for one in series.values())
-    if start is None or from_us(first) - _RECORDED_BEFORE <= start <= from_us(last):
-        return 0
-    return (to_us(start) // SECOND_US - first // SECOND_US) * SECOND_US
 
 
 def _read_symbol(name: str, path: Path) -> _Series:
