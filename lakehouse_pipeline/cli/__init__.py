@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from lakehouse_pipeline.errors import LakehouseError
@@ -33,20 +32,10 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     configure_logging()
     try:
-        status = app(standalone_mode=False)
+        app()
     except LakehouseError as error:
-        _fail(str(error), error.exit_code)
-    except click.exceptions.Abort:
-        _fail("Interrupted.", 130)
-    except click.ClickException as error:
-        error.show()
+        print(f"lakehouse: {error}", file=sys.stderr)  # noqa: T201  # the command's own voice
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         raise SystemExit(0) from None
-    raise SystemExit(status if isinstance(status, int) else 0)
-
-
-def _fail(line: str, status: int) -> None:
-    print(f"lakehouse: {line}", file=sys.stderr)  # noqa: T201  # the command's own voice
-    raise SystemExit(status)

@@ -5,8 +5,25 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 from lakehouse_pipeline.build.views import parse_span
-from lakehouse_pipeline.errors import UsageError
+from lakehouse_pipeline.errors import StateDirectoryError, UsageError
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.settings import load_settings
+
+
+def open_to_read() -> Lakehouse:
+    """Open the lake that the settings name, without making one where there is none.
+
+    Raises:
+        StateDirectoryError: if nothing was ever recorded there.
+    """
+    settings = load_settings()
+    if not settings.lake.catalog_uri and not settings.state_dir.is_dir():
+        raise StateDirectoryError(
+            f"There is no lake at {settings.state_dir}.",
+            mend="Run `make demo` or `make up` first, or set LAKEHOUSE_STATE_DIR.",
+        )
+    return Lakehouse.open(settings)
 
 
 def parse_time(text: str) -> datetime:

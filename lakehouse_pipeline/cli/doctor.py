@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.errors import LakehouseError, SettingsError
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.ingest.facts import FeedFacts
@@ -30,6 +30,11 @@ def doctor(
     from lakehouse_pipeline.settings import load_settings
 
     settings = load_settings()
+    if not settings.exchanges:
+        raise SettingsError(
+            f"No exchange is configured: {settings.config} is missing or names none.",
+            mend="Write one under 'exchanges:', or set LAKEHOUSE_CONFIG.",
+        )
     count = sum(len(exchange.symbols) for exchange in settings.exchanges.values())
     _say("ok", "settings", f"{len(settings.exchanges)} exchanges, {count} symbols")
     checks: dict[str, Callable[[Settings], str]] = {
@@ -117,10 +122,16 @@ def _check_feed(settings: Settings) -> str:
 
 
 def _check_ports(settings: Settings) -> str:
-    from lakehouse_pipeline.stack.ports import require_free
+    from lakehouse_pipeline.stack.processes import choose_port
+    from lakehouse_pipeline.stack.stack import Layout, read_state
 
-    require_free(settings)
-    return f"{settings.ui.port} and {settings.grpc.port} are free"
+    owner, _ = read_state(Layout(settings.resolved().state_dir))
+    if owner is not None and owner.alive:
+        return f"process {owner.pid} runs the stack"
+    ui, grpc = settings.ui, settings.grpc
+    choose_port(ui.host, ui.port, setting="LAKEHOUSE_UI__PORT")
+    choose_port(grpc.host, grpc.port, setting="LAKEHOUSE_GRPC__PORT")
+    return f"{ui.port} and {grpc.port} are free"
 
 
 def _check_dagster(_settings: Settings) -> str:

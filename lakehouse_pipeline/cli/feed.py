@@ -78,15 +78,30 @@ def record(
     seconds: Annotated[float | None, typer.Option(help="stop after this long; else Ctrl-C")] = None,
 ) -> None:
     """Record the feed's raw websocket messages."""
+    import asyncio
+    import signal
+    from datetime import UTC, datetime
+
     from lakehouse_pipeline.errors import UsageError
-    from lakehouse_pipeline.feedserver.recorder import run
+    from lakehouse_pipeline.feedserver.recorder import record as copy_messages
     from lakehouse_pipeline.settings import load_settings
 
     settings = load_settings()
     if (exchange is None) == (symbols is None):
         raise UsageError("Say what to record.", mend="Give either --exchange or --symbols.")
     names = settings.symbols(exchange) if exchange else (symbols or "").split(",")
-    run(settings.feed, names, out=out, seconds=seconds)
+
+    async def until_stopped() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        if seconds is not None:
+            loop.call_later(seconds, stop.set)
+        await copy_messages(settings.feed, names, out, stop=stop, now=lambda: datetime.now(UTC))
+
+    asyncio.run(until_stopped())
+    typer.echo(f"{out}: {out.stat().st_size} bytes")
 
 
 def replay(

@@ -44,17 +44,15 @@ def bars(
     from lakehouse_pipeline.build import views
     from lakehouse_pipeline.build.indicators import studies_of
     from lakehouse_pipeline.errors import UsageError
-    from lakehouse_pipeline.lake.lakehouse import Lakehouse
-    from lakehouse_pipeline.settings import load_settings
 
-    from .arguments import window_between
+    from .arguments import open_to_read, window_between
     from .output import write
 
     step = views.parse_interval(interval)
     studies = studies_of({study: {} for study in with_.split(",")}) if with_ else []
     if dense and studies:
         raise UsageError("--dense excludes --with.", mend="Indicators stand on observed bars.")
-    lake = Lakehouse.open(load_settings())
+    lake = open_to_read()
     name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
     newest = views.newest_bar(lake, name, step)
     window = window_between(start, end, last=last, newest=newest)
@@ -80,14 +78,12 @@ def chart(
     from lakehouse_pipeline.build import views
     from lakehouse_pipeline.build.indicators import studies_of
     from lakehouse_pipeline.charts import draw
-    from lakehouse_pipeline.lake.lakehouse import Lakehouse
-    from lakehouse_pipeline.settings import load_settings
 
-    from .arguments import window_between
+    from .arguments import open_to_read, window_between
 
     step = views.parse_interval(interval)
     studies = studies_of({study: {} for study in with_.split(",")}) if with_ else []
-    lake = Lakehouse.open(load_settings())
+    lake = open_to_read()
     name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
     newest = views.newest_bar(lake, name, step)
     window = window_between(start, end, last=last, newest=newest)
@@ -105,13 +101,11 @@ def gaps(
 ) -> None:
     """Show the ledger of what was not seen, with causes and missed volume."""
     from lakehouse_pipeline.build import views
-    from lakehouse_pipeline.lake.lakehouse import Lakehouse
-    from lakehouse_pipeline.settings import load_settings
 
-    from .arguments import window_between
+    from .arguments import open_to_read, window_between
     from .output import write
 
-    lake = Lakehouse.open(load_settings())
+    lake = open_to_read()
     names = [views.resolve_symbol(symbol, views.recorded_symbols(lake))] if symbol else None
     window = window_between(start, end, last=None, newest=None)
     write(views.read_gaps(lake, symbols=names, window=window), form, title="gaps")
@@ -120,12 +114,11 @@ def gaps(
 def tables(form: Form = Format.table) -> None:
     """Show every table with its rows, files and bytes."""
     from lakehouse_pipeline.build.views import describe_tables
-    from lakehouse_pipeline.lake.lakehouse import Lakehouse
-    from lakehouse_pipeline.settings import load_settings
 
+    from .arguments import open_to_read
     from .output import write
 
-    write(describe_tables(Lakehouse.open(load_settings())), form, title="tables")
+    write(describe_tables(open_to_read()), form, title="tables")
 
 
 def status(form: Form = Format.table) -> None:
@@ -134,13 +127,13 @@ def status(form: Form = Format.table) -> None:
 
     from lakehouse_pipeline.build.status import describe_exchanges
     from lakehouse_pipeline.build.views import recorded_exchanges
-    from lakehouse_pipeline.lake.lakehouse import Lakehouse
     from lakehouse_pipeline.settings import load_settings
 
+    from .arguments import open_to_read
     from .output import write
 
     settings = load_settings()
-    lake = Lakehouse.open(settings)
+    lake = open_to_read()
     exchanges = sorted({*settings.exchanges, *recorded_exchanges(lake)})
     frame = describe_exchanges(lake, settings.state_dir, exchanges, now=datetime.now(UTC))
     write(frame, form, title="exchanges")
