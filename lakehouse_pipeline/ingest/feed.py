@@ -37,12 +37,14 @@ TICK = timedelta(seconds=1)
 
 
 class Receiver:
-    """Records one exchange from the feed into the journal; ``status`` shows how it goes."""
+    """Records one exchange from the feed into the journal; *status* shows how it goes.
+
+    ``ending`` is what a session's end is called when ``run`` is canceled during it.
+    """
 
     def __init__(
         self,
         feed: FeedSettings,
-        exchange: str,
         *,
         clock: Clock,
         limiter: ConnectLimiter,
@@ -50,8 +52,8 @@ class Receiver:
         journal: Journal,
         status: WorkerStatus,
     ) -> None:
+        self.ending = Ending.STOPPED
         self._feed = feed
-        self._exchange = exchange
         self._clock = clock
         self._limiter = limiter
         self._desired = desired
@@ -78,91 +80,119 @@ class Receiver:
                 self._status.feed_error = str(error)
                 log.warning(
                     "session_lost",
-                    exchange=self._exchange,
+                    exchange=self._status.exchange,
                     problem=str(error),
                     pause_seconds=round(pause.total_seconds(), 1),
                 )
-            finally:
-                self._status.connected = False
             await self._clock.sleep(pause)
 
-    async def _record_session(self) -> None:
+    async def _record_session(self) -> NoReturn:
         async with connect(self._feed, now=self._clock.now) as connection:
             if connection.hello.server_time is not None:
                 self._clock.anchor(connection.hello.server_time)
-            session = SessionRecorder(
-                uuid.uuid4().hex,
-                quote_session=f"qs_{uuid.uuid4().hex[:12]}",
-                opened_at=micros(self._clock.now()),
+            session = _LiveSession(
+                connection,
+                feed=self._feed,
+                clock=self._clock,
+                desired=self._desired,
+                journal=self._journal,
+                status=self._status,
             )
-            self._put(session, session.opened(detail=connection.hello.session_id))
-            self._status.connected = True
-            self._status.sessions += 1
-            log.info("session_opened", exchange=self._exchange, session_id=session.session_id)
-            ending, detail = Ending.STOPPED, None
+            ending, detail = None, None
             try:
-                protocol = ClientProtocol()
-                await until_first_ends(
-                    self._receive(connection, session, protocol),
-                    self._tick(connection, session, protocol),
-                )
+                await until_first_ends(session.receive(), session.tick())
             except FeedError as error:
                 ending, detail = _ending(error), str(error)
                 raise
             finally:
-                self._put(session, session.ended(ending, detail))
-                SESSIONS.labels(self._exchange, ending.value).inc()
+                session.end(ending or self.ending, detail)
+        raise AssertionError("a session ends by an exception")
 
-    async def _receive(
-        self, connection: Connection, session: SessionRecorder, protocol: ClientProtocol
-    ) -> NoReturn:
-        token = self._feed.token
-        protocol.set_auth_token(ANONYMOUS if token is None else token.get_secret_value())
-        protocol.set_locale()
-        protocol.quote_create_session(session.quote_session)
-        protocol.quote_set_fields(session.quote_session)
-        self._follow_desired(session, protocol)
-        await connection.send(protocol.texts_to_send())
-        frames = FRAMES.labels(self._exchange)
-        async for text, received_at in connection:
+
+class _LiveSession:
+    """One connection and the quote session on it: reading, and looking around once a second."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        feed: FeedSettings,
+        clock: Clock,
+        desired: Callable[[], frozenset[str]],
+        journal: Journal,
+        status: WorkerStatus,
+    ) -> None:
+        self._connection = connection
+        self._token = feed.token
+        self._clock = clock
+        self._desired = desired
+        self._journal = journal
+        self._status = status
+        self._protocol = ClientProtocol()
+        self._quote_session = f"qs_{uuid.uuid4().hex[:12]}"
+        self._recorder = SessionRecorder(uuid.uuid4().hex, opened_at=micros(clock.now()))
+        self._put(self._recorder.opened(detail=connection.hello.session_id))
+        status.connected = True
+        status.sessions += 1
+        status.feed_error = ""
+        log.info("session_opened", exchange=status.exchange, session_id=self._recorder.session_id)
+
+    async def receive(self) -> NoReturn:
+        """Subscribe and read; ends by the error that ends the session."""
+        token = ANONYMOUS if self._token is None else self._token.get_secret_value()
+        self._protocol.set_auth_token(token)
+        self._protocol.set_locale()
+        self._protocol.quote_create_session(self._quote_session)
+        self._protocol.quote_set_fields(self._quote_session)
+        self._follow_desired()
+        await self._send()
+        frames = FRAMES.labels(self._status.exchange)
+        async for text, received_at in self._connection:
             frames.inc()
             self._status.frames += 1
-            events = protocol.receive_text(text, received_at)
-            if texts := protocol.texts_to_send():
-                await connection.send(texts)
-            self._put(session, session.receive(events, micros(received_at)))
-            if session.fault is not None:
-                raise session.fault
-        raise AssertionError("reading ends by an error only")
+            events = self._protocol.receive_text(text, received_at)
+            self._put(self._recorder.receive(events, micros(received_at)))
+            await self._send()
+            if self._recorder.fault is not None:
+                raise self._recorder.fault
+        raise AssertionError("reading ends by an exception")
 
-    async def _tick(
-        self, connection: Connection, session: SessionRecorder, protocol: ClientProtocol
-    ) -> NoReturn:
+    async def tick(self) -> NoReturn:
+        """Mark the session alive, wake stalled symbols, follow what is wanted."""
         while True:
             await self._clock.sleep(TICK)
-            self._put(session, session.tick())
-            stalled, marks = session.stalled()
+            self._put(self._recorder.tick())
+            stalled, marks = self._recorder.stalled()
             if stalled:
-                log.warning("symbols_stalled", exchange=self._exchange, symbols=stalled)
-                self._put(session, marks)
-                protocol.quote_remove_symbols(session.quote_session, stalled)
-                protocol.quote_add_symbols(session.quote_session, stalled)
-            self._follow_desired(session, protocol)
-            if texts := protocol.texts_to_send():
-                await connection.send(texts)
+                log.warning("symbols_stalled", exchange=self._status.exchange, symbols=stalled)
+                self._put(marks)
+                self._protocol.quote_remove_symbols(self._quote_session, stalled)
+                self._protocol.quote_add_symbols(self._quote_session, stalled)
+            self._follow_desired()
+            await self._send()
 
-    def _follow_desired(self, session: SessionRecorder, protocol: ClientProtocol) -> None:
-        desired = self._desired()
-        if added := sorted(desired - session.symbols):
-            session.subscribe(added)
-            protocol.quote_add_symbols(session.quote_session, added)
-        if removed := sorted(session.symbols - desired):
-            self._put(session, session.unsubscribe(removed, micros(self._clock.now())))
-            protocol.quote_remove_symbols(session.quote_session, removed)
+    def end(self, ending: Ending, detail: str | None) -> None:
+        self._put(self._recorder.ended(ending, detail))
+        self._status.connected = False
+        SESSIONS.labels(self._status.exchange, ending.value).inc()
+
+    def _follow_desired(self) -> None:
+        desired, subscribed = self._desired(), self._recorder.symbols
+        if added := sorted(desired - subscribed):
+            self._recorder.subscribe(added)
+            self._protocol.quote_add_symbols(self._quote_session, added)
+        if removed := sorted(subscribed - desired):
+            self._put(self._recorder.unsubscribe(removed, micros(self._clock.now())))
+            self._protocol.quote_remove_symbols(self._quote_session, removed)
         self._status.symbols = len(desired)
 
-    def _put(self, session: SessionRecorder, entries: list[Entry]) -> None:
-        self._journal.put(entries, session_id=session.session_id, at=session.last_frame)
+    async def _send(self) -> None:
+        if texts := self._protocol.texts_to_send():
+            await self._connection.send(texts)
+
+    def _put(self, entries: list[Entry]) -> None:
+        recorder = self._recorder
+        self._journal.put(entries, session_id=recorder.session_id, at=recorder.last_frame)
 
 
 def _ending(error: FeedError) -> Ending:

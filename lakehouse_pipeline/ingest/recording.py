@@ -15,10 +15,11 @@ from typing import NoReturn
 import structlog
 
 from lakehouse_pipeline.errors import SpoolError
+from lakehouse_pipeline.market.coverage import Ending
 from lakehouse_pipeline.settings import FeedSettings, Settings
 from lakehouse_pipeline.telemetry import SPOOL_ROWS
 
-from .clock import make_clock
+from .clock import Clock, make_clock
 from .committer import Committer, OnCommit
 from .desired import DesiredSymbols
 from .feed import Receiver
@@ -28,12 +29,15 @@ from .lane import Lane
 from .limiter import ConnectLimiter
 from .sink import Sink
 from .spool import Spool
+from .supervision import is_alive, workers
 from .together import until_first_ends
 
 log = structlog.get_logger()
 
 FLUSH_PATIENCE = timedelta(seconds=20)  # then the rest is left to the next worker
 BEAT = timedelta(seconds=1)
+HAND_OVER_PATIENCE = timedelta(minutes=30)  # an expired worker without successor ends then
+OVERLAP = timedelta(seconds=10)  # after the successor's first rows, until it has every symbol
 SHORTEST_SILENCE = timedelta(seconds=0.5)  # of the watchdog, however fast the feed's clock
 
 
@@ -74,10 +78,10 @@ class Recording:
 
     async def run(self, desired: DesiredSymbols, stop: asyncio.Event) -> None:
         """Record until *stop*; raise what no part can go on after."""
+        clock = make_clock(self._settings.clock)
         receiver = Receiver(
             _at_clock_speed(self._settings),
-            self._status.exchange,
-            clock=make_clock(self._settings.clock),
+            clock=clock,
             limiter=ConnectLimiter(
                 self._settings.state_dir / "connects", self._settings.feed.connect_interval
             ),
@@ -86,7 +90,12 @@ class Recording:
             status=self._status,
         )
         await until_first_ends(
-            receiver.run(), self._journal.run(), self._committer.run(), self._beat(), stop.wait()
+            receiver.run(),
+            self._journal.run(),
+            self._committer.run(),
+            self._beat(),
+            self._hand_over(receiver, clock),
+            stop.wait(),
         )
 
     async def finish(self, how: str) -> None:
@@ -122,6 +131,27 @@ class Recording:
             self._status.lease_expired = time.monotonic() >= lease
             self._write_status()
             await asyncio.sleep(BEAT.total_seconds())
+
+    async def _hand_over(self, receiver: Receiver, clock: Clock) -> None:
+        """Return when the lease has expired and a successor is recording, or too late for one."""
+        await asyncio.sleep(self._settings.ingest.lease.total_seconds())
+        log.info("lease_expired", exchange=self._status.exchange)
+        deadline = time.monotonic() + HAND_OVER_PATIENCE.total_seconds()
+        while time.monotonic() < deadline and not self._has_successor():
+            await asyncio.sleep(BEAT.total_seconds())
+        await clock.sleep(OVERLAP)
+        receiver.ending = Ending.HANDED_OVER
+
+    def _has_successor(self) -> bool:
+        """Tell whether a worker that started after this one has durable rows of its own."""
+        own, now = self._status, datetime.now(UTC)
+        return any(
+            other.started_at > own.started_at
+            and other.connected
+            and other.quotes > 0
+            and is_alive(other, now)
+            for other in workers(self._settings.state_dir, own.exchange)
+        )
 
     def _write_status(self) -> None:
         self._status.at = datetime.now(UTC)

@@ -70,12 +70,11 @@ class SessionRecorder:
     closes it and passes the reason to ``ended``.
     """
 
-    def __init__(self, session_id: str, *, quote_session: str, opened_at: int) -> None:
+    def __init__(self, session_id: str, *, opened_at: int) -> None:
         self.session_id = session_id
-        self.quote_session = quote_session
         self.fault: FeedError | None = None
         self.last_frame = opened_at
-        self._alive_from = opened_at
+        self.marked_until = opened_at  # end of the newest alive mark
         self._lines: dict[str, _Line] = {}
         self._heartbeat: tuple[int, int] | None = None  # number and time of the newest
         self._heartbeat_period = HEARTBEAT_PERIOD
@@ -154,20 +153,19 @@ class SessionRecorder:
         at = max(at, self.last_frame)
         if at - self.last_frame > self._heartbeat_period + LATENESS_US:
             self._alive(entries)
-            self._alive_from = at
+            self.marked_until = at
         self.last_frame = at
         return at
 
     def _alive(self, entries: list[Entry]) -> None:
-        if self.last_frame > self._alive_from:
-            entries.append(mark(self.session_id, Mark.ALIVE, self._alive_from, self.last_frame))
-            self._alive_from = self.last_frame
+        if self.last_frame > self.marked_until:
+            entries.append(mark(self.session_id, Mark.ALIVE, self.marked_until, self.last_frame))
+            self.marked_until = self.last_frame
 
     def _quote(self, event: QuoteUpdate, at: int, entries: list[Entry]) -> None:
         line = self._lines.get(event.name)
-        if line is None or event.session != self.quote_session:
-            reason = "not_subscribed" if line is None else "unknown_session"
-            entries.append(self._reject(at, reason, event))
+        if line is None:
+            entries.append(self._reject(at, "not_subscribed", event))
             return
         if event.status != "ok":
             self._refused(line, event, at, entries)
