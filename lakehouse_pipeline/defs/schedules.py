@@ -20,6 +20,7 @@ from .runs import UNFINISHED
 AFTERMATH = timedelta(minutes=10)
 
 Tags = Callable[[datetime], dict[str, str]]
+Idle = Callable[[dg.DagsterInstance, str], str | None]
 
 
 def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.ScheduleDefinition]:
@@ -35,15 +36,45 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
     def unpartitioned(_: datetime) -> dict[str, str]:
         return {}
 
+    def idle(instance: dg.DagsterInstance, job: str) -> str | None:
+        return nothing_new(instance, job, last_commit(exchanges, state_dir))
+
+    def never_idle(_instance: dg.DagsterInstance, _job: str) -> str | None:
+        return None
+
     return [
-        _schedule(jobs.BUILD_TODAY, "* * * * *", today, state_dir),
-        _schedule(jobs.REPORT_GAPS, "7 * * * *", today, state_dir),
-        _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", yesterday, state_dir),
-        _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", unpartitioned, state_dir),
+        _schedule(jobs.BUILD_TODAY, "* * * * *", today, idle, state_dir),
+        _schedule(jobs.REPORT_GAPS, "7 * * * *", today, idle, state_dir),
+        _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", yesterday, never_idle, state_dir),
+        _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", unpartitioned, never_idle, state_dir),
     ]
 
 
-def _schedule(job: str, cron: str, tags: Tags, state_dir: Path) -> dg.ScheduleDefinition:
+def last_commit(exchanges: Sequence[str], state_dir: Path) -> datetime | None:
+    """Return when a worker last committed, as its heartbeat says; a dead one's counts as well."""
+    from lakehouse_pipeline.ingest.supervision import workers  # noqa: PLC0415  # slow to import
+
+    commits = (
+        status.last_commit_at for exchange in exchanges for status in workers(state_dir, exchange)
+    )
+    return max((commit for commit in commits if commit is not None), default=None)
+
+
+def nothing_new(instance: dg.DagsterInstance, job: str, commit: datetime | None) -> str | None:
+    """Return why *job* would find nothing, or None."""
+    if commit is None:
+        return "No worker has committed yet."
+    done = instance.get_run_records(
+        dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
+    )
+    if done and done[0].start_time is not None and done[0].start_time > commit.timestamp():
+        return f"Nothing was committed since run {done[0].dagster_run.run_id[:8]}."
+    return None
+
+
+def _schedule(
+    job: str, cron: str, tags: Tags, idle: Idle, state_dir: Path
+) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{job}_schedule",
         job_name=job,
@@ -52,13 +83,13 @@ def _schedule(job: str, cron: str, tags: Tags, state_dir: Path) -> dg.ScheduleDe
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if reason := drain_reason(state_dir):
-            return dg.SkipReason(reason)
         unfinished = context.instance.get_runs(
             dg.RunsFilter(job_name=job, statuses=list(UNFINISHED)), limit=1
         )
         if unfinished:
             return dg.SkipReason(f"Run {unfinished[0].run_id[:8]} of {job} is not finished yet.")
+        if reason := drain_reason(state_dir) or idle(context.instance, job):
+            return dg.SkipReason(reason)
         at = context.scheduled_execution_time
         return dg.RunRequest(run_key=f"{at:%Y-%m-%dT%H:%M}", tags=tags(at))
 

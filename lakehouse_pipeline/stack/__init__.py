@@ -7,6 +7,7 @@ child processes here, never an import.
 from __future__ import annotations
 
 from .demo import demo
-from .stack import down, up
+from .stack import up
+from .stop import down
 
 __all__ = ["demo", "down", "up"]

@@ -39,12 +39,15 @@ def demo(
         The exit code: 0, or 1 if the time was up and something was missing.
     """
     chosen = demo_settings(settings)
+    started = datetime.now(UTC)
     with Interrupts() as interrupts:
         try:
             with Stack(chosen, interrupts, say=say, feed=bundled_feed(chosen)) as stack:
                 say(f"Dagster UI  {stack.ui_url}")
                 with closing(Lakehouse.open(stack.settings)) as lake:
-                    missing = Demonstration(stack, lake, interrupts, say).run(seconds)
+                    missing = Demonstration(stack, lake, interrupts, say, since=started).run(
+                        seconds
+                    )
         except Interrupted:
             missing = []
     for line in missing:
@@ -90,13 +93,19 @@ class Demonstration:
     """What is shown while the demo runs, and what is asked of it at the end."""
 
     def __init__(
-        self, stack: Stack, lake: Lakehouse, interrupts: Interrupts, say: Callable[[str], None]
+        self,
+        stack: Stack,
+        lake: Lakehouse,
+        interrupts: Interrupts,
+        say: Callable[[str], None],
+        *,
+        since: datetime,
     ) -> None:
         self._stack = stack
         self._lake = lake
         self._interrupts = interrupts
         self._say = say
-        self._started = datetime.now(UTC)
+        self._started = since
         self._exchanges = list(stack.settings.exchanges)
         self._last_shown: datetime | None = None
         self._gap_report: str | None = None

@@ -7,6 +7,7 @@ order in which things end. What runs in a child, and in which order, belongs to 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -85,8 +86,11 @@ class Child:
 
     def obituary(self) -> EnvironmentFault:
         """Return the error that says how the child ended."""
-        lines = [line for line in self.output().splitlines() if line.strip()]
-        last = f": {lines[-1].strip()[:200]}" if lines else ""
+        lines = [line.strip() for line in self.output().splitlines() if line.strip()]
+        errors = [
+            line for line in lines if re.match(r"[\w.]+(Error|Exception|Fault|InUse): ", line)
+        ]
+        last = f": {(errors or lines)[-1][:200]}" if lines else ""
         code = self.exit_code
         how = f"was ended by signal {-code}" if code and code < 0 else f"ended with code {code}"
         return EnvironmentFault(f"The {self.name} {how}{last}.", mend=f"Its log is {self.log}.")
@@ -102,14 +106,22 @@ class Child:
 
 def end_session(leader: Process) -> None:
     """Kill whatever still runs in the session that *leader* opened."""
-    for member in session_members(leader.pid):
+    for member in session_members(leader):
         member.signal(signal.SIGKILL)
 
 
-def session_members(session: int) -> Iterator[Process]:
-    for process in psutil.process_iter(["create_time"]):
+def session_members(leader: Process) -> Iterator[Process]:
+    """Yield what lives in the session of *leader*, which itself may have ended.
+
+    Its number is taken as long as the session has members, unless the machine was started anew.
+    """
+    try:
+        ours = abs(psutil.Process(leader.pid).create_time() - leader.created) < 1
+    except psutil.NoSuchProcess:
+        ours = leader.created > psutil.boot_time()
+    for process in psutil.process_iter(["create_time"]) if ours else ():
         with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == session:
+            if os.getsid(process.pid) == leader.pid:
                 yield Process(process.pid, process.info["create_time"])
 
 

@@ -11,30 +11,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
-from lakehouse_pipeline.errors import EnvironmentFault, StateDirectoryError, UsageError
+from lakehouse_pipeline.errors import EnvironmentFault
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.settings import Settings
 
 from .console import Console
-from .processes import Child, Interrupts, Process, choose_port, end_session, listens, wait_until
+from .layout import Layout
+from .processes import Child, Interrupts, Process, choose_port, listens, wait_until
 
 log = structlog.get_logger()
 
 PROJECT = Path(__file__).resolve().parents[2]  # where dagster.yaml and workspace.yaml are
-DRAIN_MARK = "draining"
-STATE_FILE = "stack.json"
 START_PATIENCE = 180.0  # seconds; two busy cores need up to 80
 DRAIN_PATIENCE = 120.0  # seconds for every run to flush, commit and end
 
@@ -43,35 +40,13 @@ class Interrupted(Exception):
     """Somebody asked the stack to stop while it was starting."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where a deployment keeps what its processes share, all below the state folder."""
-
-    state: Path
-
-    @property
-    def dagster_home(self) -> Path:
-        return self.state / "dagster"
-
-    @property
-    def logs(self) -> Path:
-        return self.state / "logs"
-
-    @property
-    def drain_mark(self) -> Path:
-        return self.state / DRAIN_MARK
-
-    @property
-    def state_file(self) -> Path:
-        return self.state / STATE_FILE
-
-
 class Stack:
     """``with Stack(settings, interrupts) as stack: stack.watch()``.
 
     Raises:
-        PortInUse, StateDirectoryError, UsageError: before anything was started.
-        EnvironmentFault: a server ended by itself, or never became ready.
+        PortInUse, StateDirectoryError: before anything was started.
+        EnvironmentFault: another stack works on this state, a server ended by itself or never
+            became ready.
         Interrupted: a signal came before everything was ready.
     """
 
@@ -116,23 +91,13 @@ class Stack:
             **config,
             "DAGSTER_HOME": str(self.layout.dagster_home),
             "LAKEHOUSE_STATE_DIR": str(settings.state_dir),
-            "LAKEHOUSE_FEED__URL": settings.feed.url,
-            "LAKEHOUSE_FEED__HTTP_URL": settings.feed.http_url,
-            "LAKEHOUSE_FEED__TOKEN": plain(settings.feed.token),
-            "LAKEHOUSE_FEED__SESSIONID": plain(settings.feed.sessionid),
-            "LAKEHOUSE_FEED__SESSIONID_SIGN": plain(settings.feed.sessionid_sign),
-            "LAKEHOUSE_FEED__CONNECT_INTERVAL": str(settings.feed.connect_interval.total_seconds()),
-            "LAKEHOUSE_LAKE__CATALOG_TYPE": settings.lake.catalog_type,
-            "LAKEHOUSE_LAKE__CATALOG_URI": settings.lake.catalog_uri,
-            "LAKEHOUSE_LAKE__WAREHOUSE": settings.lake.warehouse,
-            "LAKEHOUSE_GRPC__HOST": settings.grpc.host,
-            "LAKEHOUSE_GRPC__PORT": str(settings.grpc.port),
+            **environment_of(settings),
             "PYTHONUNBUFFERED": "1",
         }
 
     def __enter__(self) -> Self:
-        make_state_directory(self.layout)
-        refuse_second_owner(self.layout)
+        self.layout.make()
+        self.layout.refuse_second_owner()
         self._choose_ports()
         self._write_state()
         try:
@@ -152,7 +117,8 @@ class Stack:
 
     def start(self, name: str, command: Sequence[str]) -> Child:
         """Start another child, to be stopped after all that were started later."""
-        child = Child(name, command, log=self.layout.logs / f"{name}.log", env=self.environment)
+        log_file = self.layout.logs / f"{name.lower().replace(' ', '_')}.log"
+        child = Child(name, command, log=log_file, env=self.environment)
         self._children.append(child)
         self._write_state()
         log.info("process_started", name=name, pid=child.process.pid)
@@ -202,7 +168,7 @@ class Stack:
         ui, grpc = self.settings.ui, self.settings.grpc
         workspace = ["-w", str(PROJECT / "workspace.yaml")]
         self.start(
-            "grpc",
+            "gRPC server",
             [*python("dagster", "api", "grpc", "-m", "lakehouse_pipeline.definitions"),
              "-h", grpc.host, "-p", str(grpc.port), "--location-name", "lakehouse"],
         )  # fmt: skip
@@ -236,34 +202,29 @@ class Stack:
         All this before the servers, because several first starts at once on an empty store fail.
         """
         prepare = self.start("prepare", python("lakehouse_pipeline.defs.lifecycle", "prepare"))
-        self._children.remove(prepare)
         Lakehouse.open(self.settings).close()
         while prepare.exit_code is None:
             if self._interrupts.wait(0.1):
-                prepare.stop()
                 raise Interrupted
         if prepare.exit_code != 0:
             raise prepare.obituary()
+        self._children.remove(prepare)
 
     def _stop(self) -> None:
         self.layout.drain_mark.touch()
-        if any(child.name == "daemon" for child in self._children):
-            drain(self.layout, self.environment, say=self._say)
-        while self._children:
-            child = self._children.pop()
-            child.stop()
-            log.info("process_stopped", name=child.name, exit_code=child.exit_code)
+        try:
+            if any(child.name == "daemon" for child in self._children):
+                drain(self.layout, self.environment, say=self._say)
+        finally:
+            while self._children:
+                child = self._children.pop()
+                child.stop()
+                log.info("process_stopped", name=child.name, exit_code=child.exit_code)
         self.layout.state_file.unlink(missing_ok=True)
 
     def _write_state(self) -> None:
-        state = {
-            "owner": asdict(Process.of(os.getpid())),
-            "ui": self.ui_url,
-            "children": [asdict(child.process) for child in self._children],
-        }
-        replacement = self.layout.state_file.with_suffix(".new")
-        replacement.write_text(json.dumps(state), encoding="utf-8")
-        replacement.replace(self.layout.state_file)
+        children = [child.process for child in self._children]
+        self.layout.write_state(Process.of(os.getpid()), children)
 
 
 def up(settings: Settings, *, say: Callable[[str], None] = print) -> int:
@@ -289,82 +250,19 @@ def drain(layout: Layout, environment: Mapping[str, str], *, say: Callable[[str]
         log.error("drain_failed", problem=str(child.obituary()))
 
 
-def down(settings: Settings, *, say: Callable[[str], None] = print) -> int:
-    """Stop the stack that works on this state folder, wherever it was started.
-
-    Raises:
-        UsageError: if there is none.
-        EnvironmentFault: if its owner does not end.
-    """
-    layout = Layout(settings.resolved().state_dir)
-    owner, children = read_state(layout)
-    if owner is not None and owner.alive:
-        say(f"Stopping process {owner.pid} …")
-        owner.signal(signal.SIGTERM)
-        if not wait_until(lambda: not owner.alive, patience=DRAIN_PATIENCE + 90):
-            raise EnvironmentFault(
-                f"Process {owner.pid} still runs.", mend=f"See the logs in {layout.logs}."
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return every section as variables, so that a child reads the settings its parent has."""
+    variables = {}
+    for section, value in settings:
+        if not isinstance(value, BaseModel):
+            continue
+        for name, plain in value.model_dump(mode="json").items():
+            secret = getattr(value, name)
+            text = secret.get_secret_value() if isinstance(secret, SecretStr) else plain
+            variables[f"LAKEHOUSE_{section.upper()}__{name.upper()}"] = (
+                "" if text is None else text if isinstance(text, str) else json.dumps(text)
             )
-    elif any(child.alive for child in children):
-        say("Its owner was killed; stopping the processes it left behind …")
-        layout.drain_mark.touch()
-        drain(layout, {**os.environ, "DAGSTER_HOME": str(layout.dagster_home)}, say=say)
-        for child in reversed(children):
-            child.signal(signal.SIGTERM)
-            wait_until(lambda child=child: not child.alive, patience=15)  # type: ignore[misc]  # mypy cannot infer a lambda's default
-            end_session(child)
-        layout.state_file.unlink(missing_ok=True)
-    else:
-        layout.state_file.unlink(missing_ok=True)
-        raise UsageError(f"Nothing runs on {layout.state}.")
-    return 0
-
-
-def make_state_directory(layout: Layout) -> None:
-    """Create the folders, and prove that they can be written.
-
-    Raises:
-        StateDirectoryError: naming the folder.
-    """
-    try:
-        for folder in (layout.dagster_home, layout.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        probe = layout.state / ".writable"
-        probe.write_bytes(b"0" * 4096)
-        probe.unlink()
-    except OSError as error:
-        raise StateDirectoryError(
-            f"State folder {layout.state} cannot be written: {error.strerror}.",
-            mend="Mend it or set LAKEHOUSE_STATE_DIR to another one.",
-        ) from error
-
-
-def refuse_second_owner(layout: Layout) -> None:
-    """Raise UsageError if another stack works on this state folder."""
-    owner, children = read_state(layout)
-    if owner is not None and owner.alive:
-        raise UsageError(
-            f"Process {owner.pid} already runs on {layout.state}.",
-            mend="Use it, or stop it with `make down`.",
-        )
-    if any(child.alive for child in children):
-        raise UsageError(
-            f"Servers of a killed stack still run on {layout.state}.",
-            mend="Stop them with `make down`.",
-        )
-
-
-def read_state(layout: Layout) -> tuple[Process | None, list[Process]]:
-    """Return the owner and the children that the last stack on this folder wrote down."""
-    try:
-        state = json.loads(layout.state_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None, []
-    return Process(**state["owner"]), [Process(**child) for child in state["children"]]
-
-
-def plain(secret: SecretStr | None) -> str:
-    return secret.get_secret_value() if secret is not None else ""
+    return variables
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -1,0 +1,85 @@
+"""Where a deployment keeps what its processes share, and who owns it now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lakehouse_pipeline.errors import EnvironmentFault, StateDirectoryError
+
+from .processes import Process
+
+DRAIN_MARK = "draining"  # sensors and schedules start nothing while it is there
+STATE_FILE = "stack.json"  # the owner and its children, for whoever comes later
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a deployment keeps what its processes share, all below the state folder."""
+
+    state: Path
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.state / "dagster"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def drain_mark(self) -> Path:
+        return self.state / DRAIN_MARK
+
+    @property
+    def state_file(self) -> Path:
+        return self.state / STATE_FILE
+
+    def make(self) -> None:
+        """Create the folders, and prove that they can be written.
+
+        Raises:
+            StateDirectoryError: naming the folder.
+        """
+        try:
+            for folder in (self.dagster_home, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.state / ".writable"
+            probe.write_bytes(b"0" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise StateDirectoryError(
+                f"State folder {self.state} cannot be written: {error.strerror}.",
+                mend="Mend it or set LAKEHOUSE_STATE_DIR to another one.",
+            ) from error
+
+    def refuse_second_owner(self) -> None:
+        """Raise EnvironmentFault if another stack works on this state folder."""
+        owner, children = self.read_state()
+        if owner is not None and owner.alive:
+            raise EnvironmentFault(
+                f"Process {owner.pid} already runs on {self.state}.",
+                mend="Use it, or stop it with `make down`.",
+            )
+        if any(child.alive for child in children):
+            raise EnvironmentFault(
+                f"Servers of a killed stack still run on {self.state}.",
+                mend="Stop them with `make down`.",
+            )
+
+    def read_state(self) -> tuple[Process | None, list[Process]]:
+        """Return the owner and the children that the last stack on this folder wrote down."""
+        try:
+            state = json.loads(self.state_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None, []
+        return Process(**state["owner"]), [Process(**child) for child in state["children"]]
+
+    def write_state(self, owner: Process, children: Sequence[Process]) -> None:
+        """Write down the owner and its children; a reader sees the old state or the new one."""
+        state = {"owner": asdict(owner), "children": [asdict(child) for child in children]}
+        replacement = self.state_file.with_suffix(".new")
+        replacement.write_text(json.dumps(state), encoding="utf-8")
+        replacement.replace(self.state_file)
