@@ -71,7 +71,7 @@ class FeedServer:
     ) -> None:
         self.market = market
         self.sent: list[Sent] = []
-        """Every quote packet sent to any client, in order."""
+        """Every quote packet sent to any client, in order; also those a fault then lost."""
         self._host, self._port = host, port
         self._start, self._speed = start if start is not None else market.starts_at, speed
         self._counter = Counter(counter)
