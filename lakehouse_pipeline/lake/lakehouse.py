@@ -32,7 +32,7 @@ from .commit import (
 from .files import discard, scan_files, storage_options, write_files
 from .metadata import expire_snapshots, set_properties, table_name
 from .planning import DataFileInfo, Planner
-from .slices import Slice, in_window
+from .slices import EVERYTHING, Selection, Slice
 from .tables import SEALED, SNAPSHOTS_KEPT, TABLES, TableSpec
 
 EXPIRE_AT = SNAPSHOTS_KEPT + 10  # expiring is a commit too: not at each append
@@ -105,19 +105,15 @@ class Lakehouse:
             snapshot: a snapshot ID or a tag; the head by default.
         """
         spec = _spec(table)
+        selection = Selection(exchange, window, None if symbols is None else tuple(symbols))
         files = [
-            file
-            for file in self.live_files(table, snapshot=snapshot)
-            if (after_sequence is None or file.sequence > after_sequence)
-            and file.may_hold(exchange=exchange, window=window, symbols=symbols)
+            file.path
+            for file in self.live_files(table, selection, snapshot=snapshot)
+            if after_sequence is None or file.sequence > after_sequence
         ]
-        rows = scan_files([file.path for file in files], spec, storage=self.storage)
-        if exchange is not None:
-            rows = rows.filter(pl.col("exchange") == exchange)
-        if symbols is not None:
-            rows = rows.filter(pl.col("symbol").is_in(list(symbols)))
-        if window is not None:
-            rows = rows.filter(in_window(spec.time_column, window))
+        rows = scan_files(files, spec, storage=self.storage)
+        if selection != EVERYTHING:
+            rows = rows.filter(selection.rows(spec.time_column))
         return rows if columns is None else rows.select(columns)
 
     def head(self, table: str) -> int:
@@ -133,9 +129,7 @@ class Lakehouse:
     def touched_since(self, table: str, sequence: int, exchange: str) -> list[DataFileInfo]:
         """Return the data files of *exchange* with rows newer than *sequence*."""
         return [
-            file
-            for file in self.live_files(table)
-            if file.sequence > sequence and file.may_hold(exchange=exchange)
+            file for file in self.live_files(table, Selection(exchange)) if file.sequence > sequence
         ]
 
     def files(self, table: str) -> pl.DataFrame:
@@ -163,10 +157,16 @@ class Lakehouse:
             orient="row",
         )
 
-    def live_files(self, table: str, *, snapshot: int | str | None = None) -> list[DataFileInfo]:
-        """Return every data file of the head, or of a snapshot by ID or tag."""
+    def live_files(
+        self,
+        table: str,
+        selection: Selection = EVERYTHING,
+        *,
+        snapshot: int | str | None = None,
+    ) -> list[DataFileInfo]:
+        """Return the data files that may hold rows of *selection*, now or in a snapshot or tag."""
         loaded = self.load(table)
-        return self.plan(loaded, _snapshot(loaded, snapshot))
+        return self.plan(loaded, _snapshot(loaded, snapshot), selection)
 
     # Writing.
 
@@ -221,7 +221,10 @@ class Lakehouse:
             ValueError: if a row of *frame* is not in *slice*.
         """
         spec, loaded = _spec(table), self.load(table)
-        if not frame.is_empty() and not frame.select(slice.rows(spec.time_column).all()).item():
+        if (
+            not frame.is_empty()
+            and not frame.select(slice.selection.rows(spec.time_column).all()).item()
+        ):
             raise ValueError(f"the frame holds rows outside {slice}")
         with typed_errors(f"overwriting a slice of {table}"):
             head = loaded.current_snapshot()
@@ -249,12 +252,8 @@ class Lakehouse:
 
     def _guard(self, table: Table, slice_: Slice, known: int) -> Guard:
         def check(head: Snapshot | None) -> None:
-            newer = [
-                file
-                for file in self.plan(table, head)
-                if file.sequence > known and file.touches(slice_)
-            ]
-            if newer:
+            files = self.plan(table, head, slice_.selection)
+            if any(file.sequence > known for file in files):
                 raise CommitConflict(
                     f"Somebody else wrote into {slice_} of {table_name(table)}.",
                     mend="Read again, compute again.",
@@ -267,12 +266,10 @@ class Lakehouse:
     ) -> tuple[list[DataFileInfo], list[NewFile]]:
         """Return the files that hold rows of *slice_*, and new files with their other rows."""
         spec = _spec(table_name(table))
-        outside = ~slice_.rows(spec.time_column)
+        outside = slice_.selection.rows(spec.time_column).not_()
         removed: list[DataFileInfo] = []
         survivors: list[NewFile] = []
-        for file in self.plan(table, head):
-            if not file.touches(slice_):
-                continue
+        for file in self.plan(table, head, slice_.selection):
             if file.lies_within(slice_):
                 removed.append(file)
                 continue
@@ -308,11 +305,13 @@ class Lakehouse:
     def _load(self, table: str) -> Table:
         return self._catalog.load_table(table)
 
-    def plan(self, table: Table, snapshot: Snapshot | None) -> list[DataFileInfo]:
-        """Return the live files of *snapshot* of a loaded table."""
+    def plan(
+        self, table: Table, snapshot: Snapshot | None, selection: Selection = EVERYTHING
+    ) -> list[DataFileInfo]:
+        """Return the files of *snapshot* of a loaded table that may hold rows of *selection*."""
         spec = _spec(table_name(table))
         with typed_errors(f"planning {spec.name}"):
-            return self._planner.live_files(spec, table.metadata, table.io, snapshot)
+            return self._planner.live_files(spec, table.metadata, table.io, snapshot, selection)
 
 
 def _spec(table: str) -> TableSpec:

@@ -7,21 +7,30 @@ maintenance (which spec a file has). Reading rows out of the files belongs to ``
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from pyiceberg.conversions import from_bytes
+from pyiceberg.expressions import (
+    AlwaysTrue,
+    And,
+    BooleanExpression,
+    EqualTo,
+    GreaterThanOrEqual,
+    In,
+    LessThan,
+)
+from pyiceberg.expressions.visitors import inclusive_projection, manifest_evaluator
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestEntry, ManifestFile
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
-from lakehouse_pipeline.market.windows import TimeWindow
-
-from .slices import Slice
+from .slices import Selection, Slice
 from .tables import HOT, TableSpec
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,25 +55,19 @@ class DataFileInfo:
     def is_hot(self) -> bool:
         return self.spec_id == HOT
 
-    def may_hold(
-        self,
-        *,
-        exchange: str | None = None,
-        window: TimeWindow | None = None,
-        symbols: Collection[str] | None = None,
-    ) -> bool:
-        """Tell whether a row of this file can meet all the conditions given."""
-        if exchange is not None and not _overlaps(self.exchanges, exchange, exchange):
-            return False
-        if symbols is not None and not any(_overlaps(self.symbols, name, name) for name in symbols):
-            return False
-        # A window is half-open and bounds are inclusive: its end must lie after the earliest.
-        return window is None or (
-            self.times is None or (self.times[0] < window.end and self.times[1] >= window.start)
+    def may_hold(self, selection: Selection) -> bool:
+        """Tell whether a row of this file can be selected."""
+        exchange, window, symbols = selection.exchange, selection.window, selection.symbols
+        return (
+            (exchange is None or _between(self.exchanges, exchange))
+            and (symbols is None or any(_between(self.symbols, name) for name in symbols))
+            # A window is half-open and bounds are inclusive: its end must lie after the earliest.
+            and (
+                window is None
+                or self.times is None
+                or (self.times[0] < window.end and self.times[1] >= window.start)
+            )
         )
-
-    def touches(self, slice_: Slice) -> bool:
-        return self.may_hold(exchange=slice_.exchange, window=slice_.window, symbols=slice_.symbols)
 
     def lies_within(self, slice_: Slice) -> bool:
         """Tell whether every row of this file is known to be in *slice_*."""
@@ -79,8 +82,8 @@ class DataFileInfo:
         return slice_.window.start <= self.times[0] and self.times[1] < slice_.window.end
 
 
-def _overlaps(bounds: tuple[str, str] | None, low: str, high: str) -> bool:
-    return bounds is None or (bounds[0] <= high and low <= bounds[1])
+def _between(bounds: tuple[str, str] | None, value: str) -> bool:
+    return bounds is None or bounds[0] <= value <= bounds[1]
 
 
 class Planner:
@@ -93,30 +96,67 @@ class Planner:
         self._manifests: dict[str, tuple[DataFileInfo, ...]] = {}
 
     def live_files(
-        self, spec: TableSpec, metadata: TableMetadata, io: FileIO, snapshot: Snapshot | None
+        self,
+        spec: TableSpec,
+        metadata: TableMetadata,
+        io: FileIO,
+        snapshot: Snapshot | None,
+        selection: Selection,
     ) -> list[DataFileInfo]:
-        """Return the data files of *snapshot*; none if the table has no snapshot yet."""
+        """Return the data files of *snapshot* that may hold rows of *selection*."""
         if snapshot is None:
             return []
-        return [
-            file
-            for manifest in snapshot.manifests(io)
-            if manifest.has_added_files() or manifest.has_existing_files()
-            for file in self._files_of(manifest, spec, metadata.schema(), io)
-        ]
+        worth_reading = _manifest_filter(spec, metadata, selection)
+        files = []
+        for manifest in snapshot.manifests(io):
+            known = self._manifests.get(manifest.manifest_path)
+            if known is None and worth_reading(manifest):
+                known = self._read(manifest, spec, metadata.schema(), io)
+            files += [file for file in known or () if file.may_hold(selection)]
+        return files
 
-    def _files_of(
+    def _read(
         self, manifest: ManifestFile, spec: TableSpec, schema: Schema, io: FileIO
     ) -> tuple[DataFileInfo, ...]:
-        known = self._manifests.get(manifest.manifest_path)
-        if known is None:
-            known = tuple(
-                _describe(entry, spec, schema) for entry in manifest.fetch_manifest_entry(io)
-            )
-            self._manifests[manifest.manifest_path] = known
-            while len(self._manifests) > MANIFESTS_REMEMBERED:
-                self._manifests.pop(next(iter(self._manifests)), None)
-        return known
+        files = tuple(_describe(entry, spec, schema) for entry in manifest.fetch_manifest_entry(io))
+        self._manifests[manifest.manifest_path] = files
+        while len(self._manifests) > MANIFESTS_REMEMBERED:
+            self._manifests.pop(next(iter(self._manifests)), None)
+        return files
+
+
+def _manifest_filter(
+    spec: TableSpec, metadata: TableMetadata, selection: Selection
+) -> Callable[[ManifestFile], bool]:
+    """Return a test by the partitions a manifest covers; reading one takes 0.1 ms a file."""
+    schema, specs = metadata.schema(), metadata.specs()
+    condition = _to_iceberg(spec, selection)
+
+    @functools.cache
+    def by_spec(spec_id: int) -> Callable[[ManifestFile], bool]:
+        partitions = inclusive_projection(schema, specs[spec_id])(condition)
+        return manifest_evaluator(specs[spec_id], schema, partitions)
+
+    def worth_reading(manifest: ManifestFile) -> bool:
+        holds_files = manifest.has_added_files() or manifest.has_existing_files()
+        return holds_files and by_spec(manifest.partition_spec_id)(manifest)
+
+    return worth_reading
+
+
+def _to_iceberg(spec: TableSpec, selection: Selection) -> BooleanExpression:
+    # Any: mypy's pydantic plugin takes the predicates' fields for their constructors' arguments.
+    equal, among, at_least, below = cast("Any", (EqualTo, In, GreaterThanOrEqual, LessThan))
+    conditions: list[BooleanExpression] = [AlwaysTrue()]
+    if selection.exchange is not None:
+        conditions.append(equal("exchange", selection.exchange))
+    if selection.symbols is not None:
+        conditions.append(among("symbol", selection.symbols))
+    if selection.window is not None:
+        start, end = selection.window.start, selection.window.end
+        conditions.append(at_least(spec.time_column, start.isoformat()))
+        conditions.append(below(spec.time_column, end.isoformat()))
+    return functools.reduce(And, conditions)
 
 
 def _describe(entry: ManifestEntry, spec: TableSpec, schema: Schema) -> DataFileInfo:

@@ -1,15 +1,43 @@
-"""The part of a table that one writer replaces as a whole.
+"""Which rows: a selection for readers, a slice for the one writer that replaces it as a whole.
 
-Add here what is true of slices alone; which files hold one belongs to ``planning``.
+Add here what is true of the conditions alone; which files can hold such rows belongs to
+``planning``.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 
 import polars as pl
 
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Rows that meet every condition given; the window is of the table's time column."""
+
+    exchange: str | None = None
+    window: TimeWindow | None = None
+    symbols: tuple[str, ...] | None = None
+
+    def rows(self, time_column: str) -> pl.Expr:
+        """Return the condition that a row is selected."""
+        time = pl.col(time_column)
+        conditions = []
+        if self.exchange is not None:
+            conditions.append(pl.col("exchange") == self.exchange)
+        if self.symbols is not None:
+            conditions.append(pl.col("symbol").is_in(list(self.symbols)))
+        if self.window is not None:
+            conditions += [time >= self.window.start, time < self.window.end]
+        # Joined by "and", they are compared with the files' statistics; all_horizontal is not.
+        return functools.reduce(operator.and_, conditions, pl.lit(True))
+
+
+EVERYTHING = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +49,10 @@ class Slice:
     symbols: tuple[str, ...] | None = None
 
     @property
+    def selection(self) -> Selection:
+        return Selection(self.exchange, self.window, self.symbols)
+
+    @property
     def spans_whole_days(self) -> bool:
         start, end = self.window.start, self.window.end
         return floor(start, DAY) == start and floor(end, DAY) == end
-
-    def rows(self, time_column: str) -> pl.Expr:
-        """Return the condition that a row is in this slice."""
-        condition = (pl.col("exchange") == self.exchange) & in_window(time_column, self.window)
-        if self.symbols is not None:
-            condition &= pl.col("symbol").is_in(list(self.symbols))
-        return condition
-
-
-def in_window(time_column: str, window: TimeWindow) -> pl.Expr:
-    """Return the condition that *time_column* lies in the half-open *window*."""
-    time = pl.col(time_column)
-    return (time >= window.start) & (time < window.end)

@@ -114,7 +114,7 @@ class TableSpec:
             "write.parquet.compression-level": "3",
             "write.parquet.row-group-limit": "131072",
             # Planning reads bounds of keys and times alone; the rest would only swell manifests.
-            "write.metadata.metrics.default": "counts",
+            "write.metadata.metrics.default": "none",
             # The default cuts names at 16 characters, and then no file is known to lie in a slice.
             **{f"write.metadata.metrics.column.{name}": "full" for name in sorted(bounded)},
             "commit.retry.num-retries": "20",
@@ -122,6 +122,8 @@ class TableSpec:
             "commit.retry.max-wait-ms": "2000",
             "commit.manifest-merge.enabled": "true",
             "commit.manifest.min-count-to-merge": "50",
+            # An append after a seal rewrites the last manifest: 0.1 ms an entry.
+            "commit.manifest.target-size-bytes": str(512 << 10),
             "write.metadata.delete-after-commit.enabled": "true",
             # Fewer, and a slow reader finds its metadata file deleted between pointer and open.
             "write.metadata.previous-versions-max": "60",

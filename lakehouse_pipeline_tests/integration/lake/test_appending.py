@@ -97,6 +97,25 @@ def test_a_scan_is_pruned_and_filtered(lake: Lakehouse, bars: Frames) -> None:
     assert rows.explain().count(".parquet") == 1
 
 
+def test_manifests_of_other_exchanges_are_not_read(
+    settings: Settings, lake: Lakehouse, bars: Frames
+) -> None:
+    lake.append("market.bars_1m", bars(TEN))
+    lake.append("market.bars_1m", bars(TEN, symbols=["OKX:BTCUSDT"]))
+
+    with Lakehouse.open(settings) as fresh:
+        found = fresh.scan("market.bars_1m", exchange="OKX").collect().height
+
+        assert found == 1
+        assert len(fresh._planner._manifests) == 1
+
+
+def test_a_scan_of_no_symbols_is_empty(lake: Lakehouse, bars: Frames) -> None:
+    lake.append("market.bars_1m", bars())
+
+    assert lake.scan("market.bars_1m", symbols=[]).collect().height == 0
+
+
 def test_a_scan_keeps_its_snapshot(lake: Lakehouse, bars: Frames) -> None:
     lake.append("market.bars_1m", bars())
     rows = lake.scan("market.bars_1m")

@@ -55,11 +55,11 @@ def test_processes_may_open_an_empty_folder_at_once(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(4)
+        for _ in range(3)
     ]
     outcomes = [process.communicate() for process in processes]
 
-    assert [out for out, _ in outcomes] == ["0\n"] * 4, [error for _, error in outcomes]
+    assert [out for out, _ in outcomes] == ["0\n"] * 3, [error for _, error in outcomes]
     with Lakehouse.open(Settings(state_dir=tmp_path / "state")) as lake:
         assert [len(lake.load(name).specs()) for name in TABLES] == [
             len(spec.specs) for spec in TABLES.values()
