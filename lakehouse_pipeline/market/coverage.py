@@ -66,14 +66,17 @@ def covered(coverage: pl.DataFrame, symbol: str, window: TimeWindow) -> list[Tim
 
 def covered_windows(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
     """Return every symbol's covered windows in event time, disjoint and in order."""
-    ends = {window.end for windows in session_windows(coverage).values() for window in windows}
+    frames_ended = {
+        window.end for windows in session_windows(coverage).values() for window in windows
+    }
     result = {}
     for symbol, windows in runs(coverage).items():
-        shortened = (
-            (window.start, window.end - LATENESS if window.end in ends else window.end)
+        edges = (
+            (window.start, window.end - LATENESS if window.end in frames_ended else window.end)
             for window in windows
+            if window.length > _INSTANT
         )
-        result[symbol] = [TimeWindow(start, end) for start, end in shortened if start < end]
+        result[symbol] = [TimeWindow(start, end) for start, end in edges if start < end]
     return result
 
 

@@ -53,6 +53,7 @@ TRADE_COLUMNS = [
 ]
 _LARGEST = 1e18  # beyond this a number is a sentinel, not a volume
 _DIGITS = 15  # decimal digits a float holds for certain
+_JUST_BELOW = 1 - 1e-14  # the logarithm of 99999999999999.9 rounds up to 14
 _POWERS = np.array([float(10**n) for n in range(_DIGITS + 1)])
 
 
@@ -167,8 +168,8 @@ def from_lots(lots: Ints, decimals: Ints) -> Floats:
 def exact_sum(column: str) -> pl.Expr:
     """Sum decimal floats as decimals: the float nearest to the true sum; null if all are null."""
     values = pl.col(column)
-    digits = values.sum().log10().floor().fill_nan(0).clip(-1, _DIGITS - 1)
-    power = pl.lit(10.0).pow(_DIGITS - 1 - digits)
+    exponent = (values.sum() * _JUST_BELOW).log10().floor().clip(-1, _DIGITS - 1)
+    power = pl.lit(10.0).pow(_DIGITS - 1 - exponent)
     total = (values * power).round().sum() / power
     return pl.when(values.count() > 0).then(total)
 
@@ -284,8 +285,8 @@ def _decimals(level: Floats, group: Ints, groups: int) -> Ints:
     """Return by group how many decimals its largest level may have within 15 digits."""
     largest = np.zeros(groups)
     largest[group] = level  # in order, so the last and largest stays
-    digits = np.floor(np.log10(np.maximum(largest, 1e-9))).astype(np.int64) + 1
-    return np.clip(_DIGITS - digits, 0, _DIGITS)
+    exponent = np.floor(np.log10(np.maximum(largest, 1e-9) * _JUST_BELOW)).astype(np.int64)
+    return np.clip(_DIGITS - 1 - exponent, 0, _DIGITS)
 
 
 def _states(kept: Ints, level: Floats, new_group: Bools, anchored: Bools) -> tuple[Floats, Floats]:
