@@ -122,10 +122,10 @@ def _check_feed(settings: Settings) -> str:
 
 
 def _check_ports(settings: Settings) -> str:
+    from lakehouse_pipeline.stack.layout import Layout
     from lakehouse_pipeline.stack.processes import choose_port
-    from lakehouse_pipeline.stack.stack import Layout, read_state
 
-    owner, _ = read_state(Layout(settings.resolved().state_dir))
+    owner, _ = Layout(settings.resolved().state_dir).read_state()
     if owner is not None and owner.alive:
         return f"process {owner.pid} runs the stack"
     ui, grpc = settings.ui, settings.grpc
