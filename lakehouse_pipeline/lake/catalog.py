@@ -77,7 +77,7 @@ def _unreachable(doing: str, cause: BaseException) -> CatalogUnreachable:
     first_line = (str(cause) or type(cause).__name__).splitlines()[0]
     return CatalogUnreachable(
         f"The catalog or its storage failed while {doing}: {first_line}.",
-        mend="Check that it runs, its disk, and LAKEHOUSE_LAKE__CATALOG_URI or LAKEHOUSE_STATE_DIR.",
+        mend="Check it, its disk, and LAKEHOUSE_LAKE__CATALOG_URI or LAKEHOUSE_STATE_DIR.",
     )
 
 

@@ -143,13 +143,13 @@ def test_wrong_arguments_are_named(run, arguments: tuple[str, ...], words: tuple
 def test_unreachable_feed_is_told_by_doctor(run) -> None:
     result = run("doctor")
 
-    assert ENVIRONMENT == result.returncode
+    assert result.returncode == ENVIRONMENT
     assert re.search(r"FAIL\S* +feed .*LAKEHOUSE_FEED__URL", result.stdout)
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("setting", ["LAKEHOUSE_UI__PORT", "LAKEHOUSE_GRPC__PORT"])
-def test_port_in_use_names_its_setting(run, tmp_path: Path, setting: str) -> None:
+def test_port_in_use_names_its_setting(run, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         other = {"LAKEHOUSE_UI__PORT", "LAKEHOUSE_GRPC__PORT"} - {setting}
