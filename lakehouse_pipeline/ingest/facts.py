@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from statistics import median
 
 import msgspec
@@ -165,6 +166,6 @@ def _period(series: Iterable[list[datetime]]) -> float | None:
     steps = [
         (later - earlier).total_seconds()
         for times in series
-        for earlier, later in zip(times, times[1:], strict=False)
+        for earlier, later in pairwise(times)
     ]
     return round(median(steps), 3) if steps else None
