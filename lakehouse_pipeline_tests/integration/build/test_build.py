@@ -1,0 +1,213 @@
+"""Ticks, a day's build and a repeated build give the same rows, on a real lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from lakehouse_pipeline.build import views
+from lakehouse_pipeline.build.bars import current_watermark
+from lakehouse_pipeline.build.day import build_day
+from lakehouse_pipeline.build.indicators import studies_of
+from lakehouse_pipeline.build.tick import tick_1m, tick_1s
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market.coverage import Mark
+from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
+from lakehouse_pipeline.settings import load_settings
+from lakehouse_pipeline_tests.scripted import DAY, START, SYMBOL, Script, slow_bars
+
+OTHER = "BINANCE:ETHUSDT"
+LENGTH = 600  # seconds that are scripted
+BUILT = ("market.bars_1s", "market.bars_1m", "market.gaps", "market.indicators_1m")
+MIDNIGHT_SOON = START.replace(hour=23, minute=55)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lakehouse]:
+    with Lakehouse.open(load_settings(state_dir=tmp_path)) as opened:
+        yield opened
+
+
+def script_of(start: datetime, *, late: bool) -> Script:
+    """Ten minutes of two symbols, one quiet, with an outage of 40 s and rows that come late."""
+    random = Random(7)
+    script = Script(start=start)
+    script.mark(Mark.OPENED, "s1", 0)
+    script.snapshot(0.2, "s1", SYMBOL, last_price=100.0, cumulative_volume=50.0, trade=-3)
+    script.snapshot(0.3, "s1", OTHER, last_price=10.0, cumulative_volume=5.0, trade=-90)
+    volume, price, day_start = 50.0, 100.0, (start + DAY).replace(hour=0, minute=0)
+    for second in range(2, LENGTH, 2):
+        session = "s1" if second < 300 else "s2"
+        if second == 340:
+            script.mark(Mark.OPENED, "s2", 340)
+            script.snapshot(
+                340.2, "s2", SYMBOL, last_price=price, cumulative_volume=volume + 2, trade=330
+            )
+            script.snapshot(340.3, "s2", OTHER, last_price=10.0, cumulative_volume=5.0, trade=-90)
+            volume += 2
+        if 300 <= second < 341:
+            continue
+        if script.time(second) >= day_start > script.time(second - 2):
+            volume = 0.0
+        volume = round(volume + random.randrange(1, 99) / 100, 2)
+        price = round(price + random.randrange(-9, 10) / 10, 1)
+        lag = 40.0 if late and second % 120 == 0 else 0.6
+        script.update(
+            second + lag,
+            session,
+            SYMBOL,
+            trade=second,
+            last_price=price,
+            cumulative_volume=volume,
+        )
+    return script
+
+
+def land(lake: Lakehouse, script: Script, start: float, end: float) -> None:
+    """Commit what was received in these seconds: quotes first, then coverage with alive marks."""
+    received = pl.col("received_at").is_between(script.time(start), script.time(end), closed="left")
+    lake.append("raw.quotes", script.quotes.filter(received))
+    for session, lives in (("s1", (0.0, 300.0)), ("s2", (340.0, float(LENGTH)))):
+        first, last = max(start, lives[0]), min(end, lives[1])
+        if first < last:
+            script.mark(Mark.ALIVE, session, first, last)
+        if start < lives[1] <= end and session == "s1":
+            script.mark(Mark.ENDED, session, last, reason="closed")
+    marks = script.coverage.filter(
+        pl.col("start").is_between(script.time(start), script.time(end), closed="left")
+        | ((pl.col("kind") == Mark.ENDED) & (pl.col("start") == script.time(end)))
+    )
+    lake.append("raw.coverage", marks)
+
+
+def tick(lake: Lakehouse) -> None:
+    seen = current_watermark(lake, "BINANCE")
+    assert seen is not None
+    tick_1s(lake, "BINANCE", watermark=seen)
+    tick_1m(lake, "BINANCE", watermark=seen)
+
+
+def content(lake: Lakehouse, table: str) -> pl.DataFrame:
+    frame = lake.scan(table).collect()
+    return frame.sort([name for name in frame.columns if frame.schema[name] != pl.Float64])
+
+
+def days_of(start: datetime) -> list:
+    return list(TimeWindow(start, start + timedelta(seconds=LENGTH)).days())
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "with late rows"])
+@pytest.mark.parametrize("start", [START, MIDNIGHT_SOON], ids=["within a day", "over midnight"])
+def test_ticks_and_a_build_of_the_day_give_the_same_rows(
+    lake: Lakehouse, *, start: datetime, late: bool
+) -> None:
+    script = script_of(start, late=late)
+    for second in range(0, LENGTH, 30):
+        land(lake, script, second, second + 30)
+        tick(lake)
+    ticked = {table: content(lake, table) for table in BUILT[:2]}
+
+    for day in days_of(start):
+        build_day(lake, "BINANCE", day, studies=[])
+
+    for table, frame in ticked.items():
+        built = content(lake, table)
+        assert built.height > 0
+        # A tick writes a bar as closed; that its day is over is known only after midnight.
+        assert_frame_equal(frame.drop("state"), built.drop("state"))
+
+
+def test_seconds_equal_the_slow_definition(lake: Lakehouse) -> None:
+    script = script_of(START, late=True)
+    land(lake, script, 0, LENGTH)
+    build_day(lake, "BINANCE", START.date(), studies=[])
+    window = TimeWindow(START, START + timedelta(seconds=LENGTH))
+
+    bars = lake.scan("market.bars_1s", symbols=[SYMBOL]).sort("open_time").collect()
+
+    seen = current_watermark(lake, "BINANCE")
+    assert seen is not None
+    expected = slow_bars(script.quotes, script.coverage, window, seen, SECOND)
+    columns = [name for name in expected[0] if name in bars.columns]
+    assert columns
+    assert [{name: row[name] for name in columns} for row in expected] == bars.select(
+        columns
+    ).to_dicts()
+
+
+def test_building_twice_changes_no_row(lake: Lakehouse) -> None:
+    script = script_of(START, late=True)
+    land(lake, script, 0, LENGTH)
+    studies = studies_of({"rsi": {"length": 3}})
+    build_day(lake, "BINANCE", START.date(), studies=studies)
+    before = {table: content(lake, table) for table in BUILT}
+
+    build_day(lake, "BINANCE", START.date(), studies=studies)
+
+    for table, frame in before.items():
+        assert frame.height > 0
+        assert_frame_equal(frame, content(lake, table))
+
+
+def test_the_outage_is_one_gap_with_its_volume(lake: Lakehouse) -> None:
+    script = script_of(START, late=False)
+    land(lake, script, 0, LENGTH)
+    build_day(lake, "BINANCE", START.date(), studies=[])
+
+    gaps = views.read_gaps(lake, symbols=[SYMBOL])
+
+    assert gaps["cause"].to_list() == ["feed_gap"]
+    assert gaps["missed_volume"].to_list() == [2.0]
+    assert gaps["start"][0] <= script.time(300)
+    assert gaps["end"][0] >= script.time(340)
+
+
+def test_volume_of_bars_and_gaps_is_what_the_counter_gained(lake: Lakehouse) -> None:
+    script = script_of(START, late=True)
+    land(lake, script, 0, LENGTH)
+    build_day(lake, "BINANCE", START.date(), studies=[])
+
+    bars = lake.scan("market.bars_1m", symbols=[SYMBOL]).collect()
+    seconds = lake.scan("market.bars_1s", symbols=[SYMBOL]).collect()
+    missed = views.read_gaps(lake, symbols=[SYMBOL])["missed_volume"].sum()
+
+    closed = script.quotes.filter(
+        pl.col("symbol") == SYMBOL,
+        pl.col("last_time") <= seconds["open_time"].max(),
+    )
+    gained = closed["cumulative_volume"].max() - 50.0
+    assert seconds["volume"].sum() + missed == pytest.approx(gained, abs=1e-9)
+    in_minutes = seconds.filter(pl.col("open_time") < bars["open_time"].max() + MINUTE)
+    assert bars["volume"].sum() == pytest.approx(in_minutes["volume"].sum(), abs=1e-9)
+
+
+def test_any_interval_is_the_roll_up_of_its_minutes(lake: Lakehouse) -> None:
+    script = script_of(START, late=False)
+    land(lake, script, 0, LENGTH)
+    build_day(lake, "BINANCE", START.date(), studies=[])
+
+    minutes = views.read_bars(lake, SYMBOL, step=MINUTE)
+    fives = views.read_bars(lake, SYMBOL, step=5 * MINUTE)
+
+    assert fives["open_time"].to_list() == [START, START + 5 * MINUTE]
+    assert fives["high"][0] == minutes["high"][:5].max()
+    assert fives["volume"][0] == pytest.approx(minutes["volume"][:5].sum(), abs=1e-9)
+
+
+def test_a_dense_view_says_why_an_interval_is_empty(lake: Lakehouse) -> None:
+    script = script_of(START, late=False)
+    land(lake, script, 0, LENGTH)
+    build_day(lake, "BINANCE", START.date(), studies=[])
+
+    dense = views.read_dense_bars(lake, SYMBOL, step=SECOND)
+
+    kinds = dict(zip(dense["open_time"], dense["fill_kind"], strict=True))
+    assert kinds[START + 101 * SECOND] == "quiet"
+    assert kinds[START + 320 * SECOND] == "gap"
+    assert dense.height == (dense["open_time"][-1] - dense["open_time"][0]) / SECOND + 1
