@@ -137,7 +137,9 @@ class Recording:
         await asyncio.sleep(self._settings.ingest.lease.total_seconds())
         log.info("lease_expired", exchange=self._status.exchange)
         deadline = time.monotonic() + HAND_OVER_PATIENCE.total_seconds()
-        while time.monotonic() < deadline and not self._has_successor():
+        while time.monotonic() < deadline:
+            if self._has_successor():
+                break
             await asyncio.sleep(BEAT.total_seconds())
         await clock.sleep(OVERLAP)
         receiver.ending = Ending.HANDED_OVER

@@ -7,6 +7,7 @@ away never keeps it from recording.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -90,6 +91,8 @@ def run_worker(
     runner = asyncio.Runner()
     loop = runner.get_loop()
     raised: list[BaseException] = []
+    # Not Thread.join: interrupted by an exception, it takes a living thread for ended (bpo-45274).
+    ended = threading.Event()
 
     def run() -> None:
         try:
@@ -99,25 +102,27 @@ def run_worker(
                 )
         except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             raised.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=run, name=f"worker {exchange}", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name=f"worker {exchange}", daemon=True).start()
     try:
-        thread.join()
+        ended.wait()
     except BaseException:
-        loop.call_soon_threadsafe(stop.set)
-        _join_whatever_comes(thread)
+        with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+            loop.call_soon_threadsafe(stop.set)
+        _wait_whatever_comes(ended)
         raise
     if raised:
         raise raised[0]
 
 
-def _join_whatever_comes(thread: threading.Thread) -> None:
+def _wait_whatever_comes(ended: threading.Event) -> None:
     """Wait for the flush; further interrupts are noted and change nothing."""
     deadline = time.monotonic() + END_PATIENCE.total_seconds()
-    while thread.is_alive() and time.monotonic() < deadline:
+    while not ended.is_set() and (rest := deadline - time.monotonic()) > 0:
         try:
-            thread.join(deadline - time.monotonic())
+            ended.wait(rest)
         except BaseException as interrupt:  # noqa: BLE001  # the first one is being raised already
             log.warning("interrupted_while_flushing", by=type(interrupt).__name__)
 
