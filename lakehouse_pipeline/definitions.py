@@ -33,7 +33,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[*raw_assets(partitions), *market_assets(partitions), *maintenance_assets()],
         asset_checks=bar_checks(partitions),
-        jobs=[stream_quotes, *asset_jobs(partitions)],
+        jobs=[stream_quotes, *asset_jobs()],
         schedules=build_schedules(exchanges, state_dir) if exchanges else [],
         sensors=build_supervisors(exchanges, state_dir),
         resources={

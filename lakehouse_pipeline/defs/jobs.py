@@ -31,6 +31,8 @@ TICK_OPS = (
     "market__bars_1m",
     "market__bars_1m_bars_match_quotes",
 )
+# Said by the schedule as well: Dagster gives a partitioned job's own config to single keys only.
+TICK_CONFIG = {"ops": {op: {"config": {"scope": Scope.NEW.name}} for op in TICK_OPS}}
 
 
 @dg.job(
@@ -42,30 +44,26 @@ def stream_quotes() -> None:
     record_quotes()
 
 
-def asset_jobs(partitions: dg.MultiPartitionsDefinition) -> Sequence[Any]:
+def asset_jobs() -> Sequence[Any]:
     """Return the jobs that build tables."""
     bars = [key("market.bars_1s"), key("market.bars_1m")]
-    new = {"config": {"scope": Scope.NEW.name}}
     return [
         dg.define_asset_job(
             BUILD_TODAY,
             selection=dg.AssetSelection.assets(*bars),
-            partitions_def=partitions,
-            config={"ops": dict.fromkeys(TICK_OPS, new)},
+            config=TICK_CONFIG,
             tags={CLASS: "tick", MAX_RUNTIME: "300"},
             description="A tick: add to the bars what came since the last one.",
         ),
         dg.define_asset_job(
             REPORT_GAPS,
             selection=dg.AssetSelection.assets(key("market.gaps")),
-            partitions_def=partitions,
             tags={CLASS: "batch", MAX_RUNTIME: "900"},
             description="Say of today what was not seen, and why.",
         ),
         dg.define_asset_job(
             FINALIZE_YESTERDAY,
             selection=dg.AssetSelection.assets(*bars, key("market.gaps")),
-            partitions_def=partitions,
             tags={CLASS: "batch", MAX_RUNTIME: "7200"},
             description="Rebuild yesterday as a whole, with all that came late, and check it.",
         ),

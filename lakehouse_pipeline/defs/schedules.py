@@ -5,9 +5,10 @@ None can pile up: a schedule skips, and says why, while its last run is unfinish
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -43,7 +44,7 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
         return None
 
     return [
-        _schedule(jobs.BUILD_TODAY, "* * * * *", today, idle, state_dir),
+        _schedule(jobs.BUILD_TODAY, "* * * * *", today, idle, state_dir, jobs.TICK_CONFIG),
         _schedule(jobs.REPORT_GAPS, "7 * * * *", today, idle, state_dir),
         _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", yesterday, never_idle, state_dir),
         _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", unpartitioned, never_idle, state_dir),
@@ -73,7 +74,12 @@ def nothing_new(instance: dg.DagsterInstance, job: str, commit: datetime | None)
 
 
 def _schedule(
-    job: str, cron: str, tags: Tags, idle: Idle, state_dir: Path
+    job: str,
+    cron: str,
+    tags: Tags,
+    idle: Idle,
+    state_dir: Path,
+    config: Mapping[str, Any] | None = None,
 ) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{job}_schedule",
@@ -91,6 +97,6 @@ def _schedule(
         if reason := drain_reason(state_dir) or idle(context.instance, job):
             return dg.SkipReason(reason)
         at = context.scheduled_execution_time
-        return dg.RunRequest(run_key=f"{at:%Y-%m-%dT%H:%M}", tags=tags(at))
+        return dg.RunRequest(run_key=f"{at:%Y-%m-%dT%H:%M}", tags=tags(at), run_config=config)
 
     return schedule

@@ -121,7 +121,7 @@ class Stack:
         child = Child(name, command, log=log_file, env=self.environment)
         self._children.append(child)
         self._write_state()
-        log.info("process_started", name=name, pid=child.process.pid)
+        log.debug("process_started", name=name, pid=child.process.pid)
         return child
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
@@ -219,7 +219,7 @@ class Stack:
             while self._children:
                 child = self._children.pop()
                 child.stop()
-                log.info("process_stopped", name=child.name, exit_code=child.exit_code)
+                log.debug("process_stopped", name=child.name, exit_code=child.exit_code)
         self.layout.state_file.unlink(missing_ok=True)
 
     def _write_state(self) -> None:

@@ -2,7 +2,7 @@
 
 # No postponed annotations here: Dagster reads a Config parameter's class, not its name.
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -60,7 +60,7 @@ def verdict(
     examined = broken = 0
     shown: list[str] = []
     with lakehouse.open() as lake:
-        for exchange, window in windows(context, config.scope, now=datetime.now(UTC)):
+        for exchange, window in windows(context, lake, config.scope):
             proof = statement(lake, exchange, window)
             examined += proof.examined
             broken += proof.offenders.height
@@ -76,13 +76,15 @@ def verdict(
 
 
 def windows(
-    context: dg.AssetCheckExecutionContext, scope: Scope, *, now: datetime
+    context: dg.AssetCheckExecutionContext, lake: "Lakehouse", scope: Scope
 ) -> Iterator[tuple[str, TimeWindow]]:
-    """Yield what is examined of each partition."""
+    """Yield what is examined of each partition whose exchange was ever recorded."""
+    from lakehouse_pipeline.build.bars import current_watermark  # noqa: PLC0415  # as above
+
     for part in parts_of(context):
-        day = TimeWindow.of_day(part.day)
-        recent = day.intersect(TimeWindow(now - RECENT, now + RECENT))
-        if scope is Scope.DAY:
-            yield part.exchange, day
-        elif recent is not None:
-            yield part.exchange, recent
+        day, seen = TimeWindow.of_day(part.day), current_watermark(lake, part.exchange)
+        if seen is None:
+            continue
+        examined = day if scope is Scope.DAY else day.intersect(TimeWindow(seen - RECENT, seen))
+        if examined is not None:
+            yield part.exchange, examined
