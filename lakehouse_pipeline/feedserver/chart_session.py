@@ -21,6 +21,7 @@ from .series import Series
 from .world import World
 
 DEFAULT_COUNT = 300
+WARM_UP = 250  # bars: enough for Wilder's average of 14 to forget where it began
 
 
 class ChartSessions:
@@ -86,7 +87,9 @@ class ChartSession:
             case "request_more_data", [int(count)] if self._series:
                 await self._more(next(iter(self._series.values())), count)
             case "create_study", [str(name), str(turn), str(on), str(study), *inputs]:
-                self._studies.create(name, turn, self._series.get(on), study, inputs)
+                series = self._series.get(on)
+                await self._warm_up(series)
+                self._studies.create(name, turn, series, study, inputs)
             case "remove_study", [str(name), *_]:
                 self._studies.remove(name)
             case (
@@ -142,15 +145,29 @@ class ChartSession:
         if not given or isinstance(given[0], str):
             given = [before.count if before is not None else DEFAULT_COUNT, *given]
         await self._create_series(name, turn, symbol_name, code, given)
-        if name in self._series:
-            self._studies.restart(self._series[name])
+        await self._restart_studies(self._series.get(name))
 
     async def _more(self, series: Series, count: int) -> None:
         archive = self._archive(series)
-        oldest = datetime.fromtimestamp(series.bars[0].time, UTC) if series.bars else archive.now
+        oldest = series.opened_first or archive.now
         history = await asyncio.to_thread(archive.last, max(count, 1), oldest)
         series.bars[:0] = history.bars
         self._send_history(series, history)
+        if history.bars:
+            series.warm_up = []
+            await self._restart_studies(series)
+
+    async def _restart_studies(self, series: Series | None) -> None:
+        if series is not None and self._studies.watches(series):
+            await self._warm_up(series)
+            self._studies.restart(series)
+
+    async def _warm_up(self, series: Series | None) -> None:
+        """Load what came before *series*, so that a study has values from its first bar on."""
+        if series is not None and series.opened_first is not None and not series.warm_up:
+            archive = self._archive(series)
+            history = await asyncio.to_thread(archive.last, WARM_UP, series.opened_first)
+            series.warm_up = history.bars
 
     def _archive(self, series: Series) -> Archive:
         return Archive(

@@ -47,6 +47,10 @@ class ChartStudies:
             self._attached[name] = attached
             self._start(attached, series)
 
+    def watches(self, series: Series) -> bool:
+        """Whether anything is computed on *series*."""
+        return any(attached.series == series.name for attached in self._attached.values())
+
     def remove(self, name: str) -> None:
         self._attached.pop(name, None)
 
@@ -69,7 +73,8 @@ class ChartStudies:
         self._outlet.send_stamped("study_completed", about)
 
     def _send(self, attached: _Attached, series: Series, last: int) -> None:
-        points = attached.study.points(series.bars, attached.inputs)
+        bars = series.warm_up + series.bars
+        points = attached.study.points(bars, attached.inputs)[len(series.warm_up) :]
         rows = [
             {"i": i, "v": [series.bars[i].time, *points[i]]}
             for i in range(len(points) - last, len(points))

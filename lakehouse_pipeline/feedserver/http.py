@@ -32,6 +32,9 @@ def answer(world: World, target: str) -> Response:
         return _study(path.split("/")[3])
     if path.startswith("/pine-facade/list"):
         return _json([_listed(key) for key in STUDIES if is_pine(key)])
+    if path.startswith("/symbols/"):
+        name = path.removeprefix("/symbols/").strip("/").replace("-", ":", 1)
+        return _symbol(world, name, "description")
     if path == "/symbol":
         return _symbol(world, query.get("symbol", ""), query.get("fields", ""))
     return _json({"error": f"{path} is not served here"}, HTTPStatus.NOT_FOUND)

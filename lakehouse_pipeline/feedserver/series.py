@@ -19,7 +19,13 @@ class Series:
     resolution: Resolution
     count: int  # bars asked for
     bars: list[Bar] = field(default_factory=list)
+    warm_up: list[Bar] = field(default_factory=list)  # before the bars: what studies start from
     live: bool = False
+
+    @property
+    def opened_first(self) -> datetime | None:
+        """When the oldest bar opened."""
+        return datetime.fromtimestamp(self.bars[0].time, UTC) if self.bars else None
 
     @property
     def opened_last(self) -> datetime | None:
