@@ -14,7 +14,6 @@ from enum import StrEnum
 import polars as pl
 
 from lakehouse_pipeline.market.coverage import (
-    LATENESS,
     Ending,
     Mark,
     session_windows,
@@ -118,11 +117,14 @@ class Testimony:
         return cause, text
 
     def _last_session(self, symbol: str, hole: TimeWindow) -> Session | None:
-        """Return the symbol's session whose last frame came latest before the hole."""
-        edge = hole.start + LATENESS
+        """Return the symbol's session that had begun before the hole and ended last."""
         names = self.subscribed[symbol]
-        ended = [s for s in self.sessions if s.name in names and s.first <= edge < hole.end]
-        return max(ended, key=lambda s: (s.last <= edge, s.last), default=None)
+        ended = [
+            s
+            for s in self.sessions
+            if s.name in names and s.first <= hole.start and s.last < hole.end
+        ]
+        return max(ended, key=lambda s: (s.last, s.first), default=None)
 
     @staticmethod
     def _alive(session: Session, hole: TimeWindow) -> timedelta:

@@ -14,26 +14,35 @@ import polars as pl
 from lakehouse_pipeline.market.coverage import runs
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import RECEIVED, Kind
-from lakehouse_pipeline.market.volume import TRADE_COLUMNS, book, from_lots
+from lakehouse_pipeline.market.volume import TRADE_COLUMNS, book, exact_total, from_lots
 from lakehouse_pipeline.market.windows import TimeWindow
 
 VolumeOn = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
-    """What the counter did across one hole; None where that is not known.
+class Step:
+    """What the counter rose by over one hole, on the counter day of ``trade``.
 
-    *start*, *end* and *missed* belong to the counter day of *trade*, the last trade known at the
-    far side: *start* is zero when the counter began anew inside the hole.
+    *start* is zero where the counter began anew inside the hole.
+    """
+
+    trade: datetime
+    missed: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """The counter before a hole, and its steps to the far side: none while that is not known.
+
+    There is more than one step where a session in between lived too short to cover anything.
     """
 
     before: float | None = None
     before_trade: datetime | None = None
-    start: float | None = None
-    end: float | None = None
-    missed: float | None = None
-    trade: datetime | None = None
+    steps: tuple[Step, ...] = ()
 
     def volume_on(self, day: date, hole: TimeWindow) -> VolumeOn:
         """Return missed volume, counter before and counter after for the hole's part on *day*.
@@ -42,23 +51,24 @@ class Crossing:
         a reset follows has no figure; after the last trade there was nothing to miss.
         """
         first = hole.start.date()
-        if self.missed is None or self.trade is None:
-            return None, self.before if day == first else None, None
-        counted_on = max(self.trade.date(), first)
-        if day == counted_on:
-            return self.missed, self.start, self.end
-        if day > counted_on:
-            return 0.0, self.end, self.end
+        mine = [step for step in self.steps if max(step.trade.date(), first) == day]
+        if mine:
+            missed = exact_total([step.missed for step in mine])
+            return missed, mine[0].start, mine[-1].end
+        if self.steps and day > max(step.trade.date() for step in self.steps):
+            level = self.steps[-1].end
+            return 0.0, level, level
         return None, self.before if day == first else None, None
 
     @property
     def evidence(self) -> str:
         """What the counter proves, in words."""
-        if self.missed is None:
+        if not self.steps:
             return "what the counter did is not known"
-        if self.missed == 0 and self.trade == self.before_trade:
+        last = self.steps[-1]
+        if last.trade == self.before_trade and not any(step.missed for step in self.steps):
             return "counter and last trade unchanged: nothing was missed"
-        return f"counter {self.start:.15g} to {self.end:.15g}"
+        return f"counter {self.steps[0].start:.15g} to {last.end:.15g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +103,19 @@ class Crossings:
         rows = self.booked.get(symbol)
         if rows is None:
             return Crossing()
-        received = pl.col("received_at")
-        known = rows.filter(received < hole.end, pl.col("after").is_not_null())
-        before, before_trade = next(
-            known.tail(1).select("after", "last_time").iter_rows(), (None, None)
-        )
         starts = [run.start for run in self.runs.get(symbol, [])]
-        next_run = min((start for start in starts if start > hole.end), default=None)
+        far_side = min((start for start in starts if start > hole.start), default=hole.end)
+        beyond = min((start for start in starts if start > hole.end), default=None)
+        received = pl.col("received_at")
+        known = rows.filter(received < far_side, pl.col("after").is_not_null()).tail(1)
+        before, before_trade = next(known.select("after", "last_time").iter_rows(), (None, None))
         closing = rows.filter(
             pl.col("closes_gap"),
-            received >= hole.end,
-            received < next_run if next_run is not None else pl.lit(value=True),
-        ).head(1)
-        if closing.is_empty():
-            return Crossing(before, before_trade)
-        missed, end, trade = closing.select("missed", "after", "last_time").row(0)
-        start = closing["before"][0]
-        return Crossing(before, before_trade, start or 0.0, end, missed, trade)
+            received >= far_side,
+            True if beyond is None else received < beyond,
+        ).select("last_time", "received_at", "missed", "before", "after")
+        steps = (
+            Step(trade or seen, missed, start or 0.0, end)
+            for trade, seen, missed, start, end in closing.iter_rows()
+        )
+        return Crossing(before, before_trade, tuple(steps))

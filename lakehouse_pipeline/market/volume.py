@@ -165,6 +165,11 @@ def from_lots(lots: Ints, decimals: Ints) -> Floats:
     return volumes
 
 
+def exact_total(volumes: Sequence[float]) -> float:
+    """Return the decimal sum of decimal floats, as the nearest float."""
+    return float(pl.DataFrame({"volume": volumes}).select(exact_sum("volume")).item())
+
+
 def exact_sum(column: str) -> pl.Expr:
     """Sum decimal floats as decimals: the float nearest to the true sum; null if all are null."""
     values = pl.col(column)
