@@ -56,3 +56,8 @@ class Slice:
     def spans_whole_days(self) -> bool:
         start, end = self.window.start, self.window.end
         return floor(start, DAY) == start and floor(end, DAY) == end
+
+    def __str__(self) -> str:
+        names = "" if self.symbols is None else f" ({', '.join(self.symbols)})"
+        start, end = (f"{each:%Y-%m-%d %H:%M:%S}" for each in (self.window.start, self.window.end))
+        return f"{self.exchange}{names} {start} to {end} UTC"

@@ -9,9 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from pyiceberg.catalog.sql import SqlCatalog
 
 from lakehouse_pipeline.errors import TableDamaged
 from lakehouse_pipeline.lake import Lakehouse, Slice
+from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.maintenance import (
     Budget,
     compact,
@@ -208,6 +210,33 @@ def test_rows_that_do_not_read_back_are_not_committed(
     assert len(list(Path(lake.load(TABLE).location()).rglob("*.parquet"))) == 6
 
 
+class KilledInCommit(SqlCatalog):
+    """A catalog whose process ends when all is written and nothing is committed."""
+
+    def commit_table(self, *arguments):  # noqa: ARG002  # the library's signature
+        raise KeyboardInterrupt
+
+
+def test_a_seal_killed_before_its_commit_leaves_only_files_to_clean(
+    settings: Settings, lake: Lakehouse, quotes: Frames
+) -> None:
+    before = fill(lake, quotes)
+    folder = settings.state_dir
+    dying = KilledInCommit(
+        "lakehouse", uri=f"sqlite:///{folder}/catalog.db", warehouse=str(folder / "warehouse")
+    )
+
+    with pytest.raises(KeyboardInterrupt), Lakehouse(dying) as killed:
+        seal(killed, TABLE, before=LATER)
+
+    assert_frame_equal(everything(lake), before)
+    left = plan_cleaning(lake, TABLE, older_than=datetime(2100, 1, 1, tzinfo=UTC))
+    assert sorted(Path(file.path).suffix for file in left.files)[-2:] == [".parquet"] * 2
+    apply_cleaning(lake, left)
+    assert seal(lake, TABLE, before=LATER).rows == 60
+    assert_frame_equal(everything(lake), before)
+
+
 # Races.
 
 
@@ -313,11 +342,12 @@ def test_a_tagged_day_outlives_expiry_and_can_be_read(lake: Lakehouse, quotes: F
     tag = tag_day(lake, TABLE, date(2026, 1, 31))
     lake.append(TABLE, quotes(first=3, count=3))
     assert tag_day(lake, TABLE, date(2026, 1, 31)) == tag  # a day keeps the tag it has
+    lake.append(TABLE, quotes(first=6, count=3))
 
-    expire(lake, TABLE, keep=1)
+    assert expire(lake, TABLE, keep=1) == 1
 
     assert lake.scan(TABLE, snapshot=tag).collect().height == 3
-    assert lake.scan(TABLE).collect().height == 6
+    assert lake.scan(TABLE).collect().height == 9
 
 
 def test_tables_that_keep_no_tags_get_none(lake: Lakehouse) -> None:

@@ -95,6 +95,25 @@ def test_files_wholly_inside_are_dropped_unread(lake: Lakehouse, bars: Frames) -
     assert_frame_equal(lake.files(TABLE).filter(sequence=2), untouched)
 
 
+def test_a_slice_ends_before_its_end(lake: Lakehouse, bars: Frames) -> None:
+    only = ["BINANCE:BTCUSDT"]
+    lake.append(TABLE, bars(minutes=3, symbols=only))  # its last bar opens where the slice ends
+
+    lake.overwrite(TABLE, pl.DataFrame(schema=schemas.BARS), slice=Slice("BINANCE", window(0, 2)))
+
+    assert closes(lake) == {("BTCUSDT", 2): 1.0}
+
+
+def test_files_with_rows_around_the_slice_only_are_left_alone(
+    lake: Lakehouse, bars: Frames
+) -> None:
+    lake.append(TABLE, pl.concat([bars(), bars(TEN + 5 * MINUTE)]))
+
+    commit = lake.overwrite(TABLE, bars(TEN + 2 * MINUTE), slice=Slice("BINANCE", window(2, 3)))
+
+    assert (commit.files_added, commit.files_removed) == (1, 0)
+
+
 def test_survivors_of_a_rewritten_file_keep_their_sequence(lake: Lakehouse, bars: Frames) -> None:
     lake.append(TABLE, bars(minutes=4))
 
@@ -179,7 +198,8 @@ def test_a_slice_written_since_the_caller_looked_is_a_conflict(
     lake.append(TABLE, bars(close=7.0))
     here, elsewhere = Slice("BINANCE", window(0, 1)), Slice("BINANCE", window(1, 2))
 
-    with pytest.raises(CommitConflict, match="BINANCE"):
+    named = r"BINANCE 2026-01-31 10:00:00 to 2026-01-31 10:01:00 UTC of market\.bars_1m"
+    with pytest.raises(CommitConflict, match=named):
         lake.overwrite(TABLE, bars(), slice=here, since=began)
     lake.overwrite(TABLE, bars(TEN + MINUTE), slice=elsewhere, since=began)
 
