@@ -108,6 +108,7 @@ def end_session(leader: Process) -> None:
     """Kill whatever still runs in the session that *leader* opened."""
     for member in session_members(leader):
         member.signal(signal.SIGKILL)
+    wait_until(lambda: not any(True for _ in session_members(leader)), patience=5)
 
 
 def session_members(leader: Process) -> Iterator[Process]:
@@ -121,8 +122,9 @@ def session_members(leader: Process) -> Iterator[Process]:
         ours = leader.created > psutil.boot_time()
     for process in psutil.process_iter(["create_time"]) if ours else ():
         with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == leader.pid:
-                yield Process(process.pid, process.info["create_time"])
+            member = Process(process.pid, process.info["create_time"])
+            if os.getsid(process.pid) == leader.pid and member.alive:
+                yield member
 
 
 class Interrupts:

@@ -1,0 +1,77 @@
+"""What Dagster loads, by name: a change of keys, groups, jobs or schedules shows in review."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from lakehouse_pipeline.settings import Settings
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The `__fields__` attribute is deprecated:DeprecationWarning"  # Dagster's own call
+)
+EXCHANGES = {name: {"symbols": ["BTCUSDT"]} for name in ("BINANCE", "OKX")}
+
+
+@pytest.fixture
+def defs(tmp_path, monkeypatch) -> dg.Definitions:
+    monkeypatch.chdir(tmp_path)  # no exchanges.yaml, no .env
+    from lakehouse_pipeline.definitions import build_definitions
+
+    return build_definitions(Settings(exchanges=EXCHANGES))
+
+
+def test_definitions_are_loadable(defs):
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_the_deployment_is_as_reviewed(defs, snapshot):
+    assert describe(defs) == snapshot
+
+
+def describe(defs: dg.Definitions) -> dict[str, object]:
+    graph = defs.resolve_asset_graph()
+    return {
+        "assets": {
+            "/".join(key.path): {
+                "group": graph.get(key).group_name,
+                "deps": sorted("/".join(parent.path) for parent in graph.get(key).parent_keys),
+                "external": graph.get(key).is_external,
+            }
+            for key in sorted(graph.get_all_asset_keys())
+        },
+        "checks": sorted(
+            f"{'/'.join(key.asset_key.path)}: {key.name}" for key in graph.asset_check_keys
+        ),
+        "jobs": {
+            job.name: sorted(node.name for node in job.graph.nodes)
+            for job in sorted(defs.resolve_all_job_defs(), key=lambda job: job.name)
+            if not job.name.startswith("__")
+        },
+        "schedules": {schedule.name: schedule.cron_schedule for schedule in defs.schedules},
+        "sensors": sorted(sensor.name for sensor in defs.sensors),
+    }
+
+
+def test_loading_needs_no_settings_lake_or_network_and_nothing_slow(tmp_path: Path):
+    code = (
+        "import sys, lakehouse_pipeline.definitions\n"
+        f"print([name for name in {('pyiceberg', 'pyarrow', 'websockets', 'structlog')!r}"
+        " if name in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert loaded.stdout.strip() == "[]"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,117 @@
+"""Children of the stack: what they say when they die, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+from lakehouse_pipeline.errors import PortInUse
+from lakehouse_pipeline.stack.processes import (
+    Child,
+    Interrupts,
+    Process,
+    choose_port,
+    session_members,
+)
+
+
+@pytest.fixture
+def child(tmp_path, request):
+    def start(script: str) -> Child:
+        child = Child(
+            "test server",
+            [sys.executable, "-c", script],
+            log=tmp_path / "logs" / "test.log",
+            env=os.environ,
+        )
+        request.addfinalizer(child.stop)
+        return child
+
+    return start
+
+
+def test_a_dead_child_says_how_and_why_it_ended(child):
+    dead = child("raise ValueError('no such lake')")
+    dead.popen.wait()
+
+    assert str(dead.obituary()).startswith(
+        "The test server ended with code 1: ValueError: no such lake. Its log is"
+    )
+
+
+def test_a_killed_child_is_said_to_be_killed(child):
+    killed = child("input()")
+    killed.process.signal(signal.SIGKILL)
+    killed.popen.wait()
+
+    assert "was ended by signal 9" in str(killed.obituary())
+
+
+def test_only_the_childs_own_words_are_quoted(child):
+    child("raise ValueError('before')").popen.wait()
+    silent = child("raise SystemExit(3)")
+    silent.popen.wait()
+
+    assert "before" not in str(silent.obituary())
+
+
+def test_stopping_a_child_ends_what_it_started(child, eventually_sync):
+    parent = child(
+        "import subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print('started', flush=True)\n"
+        "input()"
+    )
+    eventually_sync(lambda: "started" in parent.output() or parent.exit_code is not None)
+    assert len(list(session_members(parent.process))) >= 1
+
+    parent.stop()
+
+    assert not list(session_members(parent.process))
+
+
+def test_a_child_that_ignores_the_wish_is_killed(child, eventually_sync):
+    deaf = child(
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('deaf', flush=True)\n"
+        "time.sleep(600)"
+    )
+    eventually_sync(lambda: "deaf" in deaf.output())
+
+    deaf.stop(patience=0)
+
+    assert deaf.exit_code == -signal.SIGKILL
+
+
+def test_a_number_used_again_is_another_process():
+    me = Process.of(os.getpid())
+
+    assert me.alive
+    assert not Process(me.pid, me.created - 100).alive
+
+
+def test_a_second_interrupt_changes_nothing():
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        assert interrupts.wait(0)
+        assert interrupts.received
+
+
+def test_a_port_in_use_names_its_setting():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        with pytest.raises(PortInUse, match=f"Port {port} is in use.*LAKEHOUSE_UI__PORT"):
+            choose_port("127.0.0.1", port, setting="LAKEHOUSE_UI__PORT")
+
+
+def test_port_zero_means_a_free_one():
+    assert choose_port("127.0.0.1", 0, setting="") > 0
