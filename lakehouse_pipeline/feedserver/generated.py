@@ -77,9 +77,10 @@ class _Maker:
     def hour(self, hour: int) -> Hour:
         start = hour * HOUR_US
         random = np.random.default_rng([self._own, hour])
-        return Hour(self._trades(start, random), self._book(start, random))
+        bids = self._bids(start)
+        return Hour(self._trades(start, bids, random), self._book(start, bids, random))
 
-    def _trades(self, start: int, random: np.random.Generator) -> Tape:
+    def _trades(self, start: int, bids: Ints, random: np.random.Generator) -> Tape:
         minutes = start + MINUTE_US * np.arange(60, dtype=np.int64)
         mood = 1.0 + 0.8 * smooth(self._own, minutes, 7 * MINUTE_US)
         counts = random.poisson(self._rate * 60 * mood)
@@ -87,15 +88,15 @@ class _Maker:
         offsets: Ints = random.integers(0, MINUTE_US, count)
         time = np.sort(np.repeat(minutes, counts) + offsets)
         buy: NDArray[np.bool_] = random.random(count) < 0.5
-        ticks = np.maximum(1, self._mid(time) + buy + self._sweeps(buy, random))
+        ticks = np.maximum(1, _at(bids, start, time) + buy + self._sweeps(buy, random))
         lots = np.maximum(1, random.lognormal(-1.0, 1.4, count) * self._lots).astype(np.int64)
         return Tape(time, ticks, lots, buy)
 
-    def _book(self, start: int, random: np.random.Generator) -> Book:
+    def _book(self, start: int, bids: Ints, random: np.random.Generator) -> Book:
         """Return the best quotes about once in two seconds: bid and ask are a tick apart."""
         count = int(random.poisson(1_800 * min(1.0, self._rate)))
         time: Ints = np.sort(start + random.integers(0, HOUR_US, count))
-        bid = self._mid(time)
+        bid = _at(bids, start, time)
         sizes = np.maximum(1, random.lognormal(0.5, 1.0, (2, count)) * self._lots).astype(np.int64)
         return Book(time, bid, sizes[0], bid + 1, sizes[1])
 
@@ -105,14 +106,21 @@ class _Maker:
         sweeps: Ints = np.where(random.random(len(buy)) < 0.03, depth * (2 * buy - 1), 0)
         return sweeps
 
-    def _mid(self, time: Ints) -> Ints:
-        """Return the best bid in ticks; it rests for a while before it moves."""
-        time = time // REST_US * REST_US
+    def _bids(self, start: int) -> Ints:
+        """Return the best bid in ticks through an hour; it rests for a while before it moves."""
+        first = start // REST_US
+        time = REST_US * np.arange(first, (start + HOUR_US) // REST_US + 1, dtype=np.int64)
         swing: Floats = 0.00005 * smooth(self._own, time, 5 * SECOND_US)
         for depth, (size, period) in enumerate(_SWINGS):
             swing = swing + size * smooth(self._coin + depth, time, period)
-        bid: Ints = np.maximum(20, np.floor(self._level * np.exp(swing))).astype(np.int64)
-        return bid
+        bids: Ints = np.maximum(20, np.floor(self._level * np.exp(swing))).astype(np.int64)
+        return bids
+
+
+def _at(bids: Ints, start: int, time: Ints) -> Ints:
+    """Return the bid of the hour that began at *start*, at each *time*."""
+    found: Ints = bids[time // REST_US - start // REST_US]
+    return found
 
 
 def _invented(key: int) -> tuple[str, float, int, int, float]:
