@@ -31,8 +31,6 @@ MAX_WAITING = 100_000  # entries in memory; some 50 MB
 QUOTE_KIND = TARGETS[QUOTES].columns.index("kind")
 REJECT_REASON = TARGETS[REJECTS].columns.index("reason")
 
-CONTINUES = 1_000_000  # µs between two shed entries of one window
-
 
 @dataclass
 class _Missing:
@@ -65,7 +63,7 @@ class Journal:
         self._max_waiting = max_waiting
         self._waiting: list[Entry] = []
         self._missing: _Missing | None = None  # shed since the last append
-        self._shed_until = 0
+        self._shed_until: int | None = None  # None: what came last was kept
         self._wake = asyncio.Event()
         self._lane = Lane("spool")
         self._size = spool.size_bytes()
@@ -80,6 +78,7 @@ class Journal:
             return
         if len(self._waiting) < self._max_waiting and self._size < self._max_bytes:
             self._waiting.extend(entries)
+            self._shed_until = None
         else:
             coverage = [entry for entry in entries if entry[0] == COVERAGE]
             self._waiting.extend(coverage)
@@ -135,9 +134,11 @@ class Journal:
         if self._missing is None or self._missing.session_id != session_id:
             if self._missing is not None:
                 self._waiting.append(self._missing.mark())
-            # A window that continues the one before it merges with it at commit.
-            start = self._shed_until if at - self._shed_until < CONTINUES else at
-            self._missing = _Missing(session_id, start)
-            log.warning("quotes_shed", waiting=len(self._waiting), spool_bytes=self._size)
+            if self._shed_until is None:
+                log.warning("shedding_began", waiting=len(self._waiting), spool_bytes=self._size)
+            # Windows with nothing kept between them touch, and merge at commit.
+            self._missing = _Missing(
+                session_id, at if self._shed_until is None else self._shed_until
+            )
         self._missing.count += count
         self._missing.end = self._shed_until = at + 1  # half-open: the last one is inside

@@ -71,7 +71,11 @@ def replay(settings: Settings, path: Path) -> ReplayReport:
             spool = _fresh_spool(settings.state_dir / "replay" / exchange / f"{writer_id}{SUFFIX}")
             sink = Sink(lambda: lake, exchange, max_rows=settings.ingest.commit_rows)
             part = _Part(exchange, symbols, is_first=exchange == next(iter(subscribed)))
-            counts = _land(part.entries(path), spool, sink, settings.ingest.commit_rows)
+            try:
+                counts = _land(part.entries(path), spool, sink, settings.ingest.commit_rows)
+            except BaseException:
+                spool.close()
+                raise
             report.quotes += counts[QUOTES]
             report.rejects += counts[REJECTS]
             spool.delete()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,25 +107,34 @@ def run_worker(
             ended.set()
 
     threading.Thread(target=run, name=f"worker {exchange}", daemon=True).start()
-    try:
-        ended.wait()
-    except BaseException:
-        with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
-            loop.call_soon_threadsafe(stop.set)
-        _wait_whatever_comes(ended)
-        raise
+    interrupt = _wait_whatever_comes(ended, lambda: loop.call_soon_threadsafe(stop.set))
+    if interrupt is not None:
+        raise interrupt
     if raised:
         raise raised[0]
 
 
-def _wait_whatever_comes(ended: threading.Event) -> None:
-    """Wait for the flush; further interrupts are noted and change nothing."""
-    deadline = time.monotonic() + END_PATIENCE.total_seconds()
-    while not ended.is_set() and (rest := deadline - time.monotonic()) > 0:
+def _wait_whatever_comes(
+    ended: threading.Event, ask_to_end: Callable[[], object]
+) -> BaseException | None:
+    """Wait for the end; the first interrupt asks for it, further ones change nothing.
+
+    Returns the first interrupt. The end is not waited for without limit after it.
+    """
+    first: BaseException | None = None
+    deadline = float("inf")
+    while not ended.is_set() and time.monotonic() < deadline:
         try:
-            ended.wait(rest)
-        except BaseException as interrupt:  # noqa: BLE001  # the first one is being raised already
-            log.warning("interrupted_while_flushing", by=type(interrupt).__name__)
+            if first is not None:
+                with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+                    ask_to_end()
+            ended.wait(None if first is None else deadline - time.monotonic())
+        except BaseException as interrupt:  # noqa: BLE001  # raised by the caller, after the flush
+            log.info("worker_interrupted", by=type(interrupt).__name__, again=first is not None)
+            if first is None:
+                first = interrupt
+                deadline = time.monotonic() + END_PATIENCE.total_seconds()
+    return first
 
 
 async def _take_spools(folder: Path, lane: Lane, sink: Sink) -> tuple[Spool, list[Spool]]:

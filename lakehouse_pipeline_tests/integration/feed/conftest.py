@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.sink import CommitReport
 from lakehouse_pipeline.ingest.supervision import workers
 from lakehouse_pipeline.ingest.worker import record
@@ -68,10 +70,17 @@ class RunningWorker:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reports: list[CommitReport] = field(default_factory=list)
 
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
     @property
     def status(self):
-        (status,) = [s for s in workers(self.settings.state_dir, self.exchange) if not s.ended]
+        """What the worker said last, in its heartbeat file."""
+        (status,) = self.statuses()
         return status
+
+    def statuses(self) -> list[WorkerStatus]:
+        written = workers(self.settings.state_dir, self.exchange)
+        return [status for status in written if status.run_id == self.run_id]
 
     @property
     def quotes_committed(self) -> int:
@@ -88,13 +97,23 @@ class RunningWorker:
 
 @contextlib.asynccontextmanager
 async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
-    """Run a worker; on leaving, stop it and wait for its end."""
+    """Run a worker until its first heartbeat; on leaving, stop it and wait for its end."""
     (exchange,) = settings.exchanges
     worker = RunningWorker(settings, exchange)
     task = asyncio.create_task(
-        record(settings, exchange, run_id="test", stop=worker.stop, on_commit=worker.reports.append)
+        record(
+            settings,
+            exchange,
+            run_id=worker.run_id,
+            stop=worker.stop,
+            on_commit=worker.reports.append,
+        )
     )
     try:
+        while not task.done():
+            if worker.statuses():
+                break
+            await asyncio.sleep(0.01)
         yield worker
     finally:
         worker.stop.set()

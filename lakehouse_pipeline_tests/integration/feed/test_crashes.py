@@ -46,13 +46,17 @@ async def start(settings: Settings, ledger: Path, point: str) -> asyncio.subproc
 
 
 async def finish_cleanly(settings: Settings, ledger: Path, eventually) -> None:
-    """One more worker, which drains what the others left and is stopped in the orderly way."""
+    """One more worker, which drains what the others left; interrupted twice, it still flushes."""
+    log = ledger.with_name("log.txt")
     before = len(acknowledged(ledger))
     process = await start(settings, ledger, "never")
     await eventually(lambda: len(acknowledged(ledger)) > before, timeout=30)
     process.send_signal(signal.SIGTERM)
+    await eventually(lambda: '"again": false' in log.read_text())
+    process.send_signal(signal.SIGTERM)
     output, _ = await process.communicate()
     assert output.endswith(b"FLUSHED\n")
+    assert '"how": "stopped"' in log.read_text().splitlines()[-1]
 
 
 def acknowledged(ledger: Path) -> dict[tuple[str, int], tuple[float, float]]:

@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 
+from lakehouse_pipeline.errors import Banned, SettingsError
+from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
+from lakehouse_pipeline.ingest import desired
+from lakehouse_pipeline.ingest.spool import Spool
+from lakehouse_pipeline.ingest.supervision import Start, Wait, decide, failures, workers
+from lakehouse_pipeline.ingest.worker import run_worker
+from lakehouse_pipeline.market.coverage import covered
+from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.settings import ExchangeSettings
 
-BTC, ETH = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT"
+BTC, ETH, SOL = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT", "BINANCE:SOLUSDT"
+SPEED = 20.0
 
 
-def test_every_update_sent_lands_exactly_once(tmp_path: Path, make_settings, run, eventually):
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+@pytest.fixture(scope="module")
+def market():
+    """One market for all tests: its first hour is made once."""
+    return generated_market(pace=20)
+
+
+def ends(coverage: pl.DataFrame) -> list[str]:
+    return coverage.filter(kind="ended").sort("start")["reason"].to_list()
+
+
+def changed_price() -> pl.Expr:
+    return pl.col("changed").str.contains("last_price")
+
+
+def test_every_update_sent_lands_exactly_once(
+    tmp_path: Path, market, make_settings, run, eventually
+):
     async def scenario():
-        async with FeedServer(generated_market(pace=20), speed=20) as server:
-            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=20)
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=SPEED)
             async with run(settings) as worker:
                 await eventually(lambda: worker.quotes_committed > 100, timeout=30)
             return worker, server
@@ -26,10 +58,265 @@ def test_every_update_sent_lands_exactly_once(tmp_path: Path, make_settings, run
 
     assert not quotes.select("writer_id", "sequence").is_duplicated().any()
     for symbol in (BTC, ETH):
-        sent = [packet.values for packet in server.sent if packet.name == symbol]
-        landed = quotes.filter(symbol=symbol)
-        # What was sent after the worker's last read is not recorded; everything before it is.
-        prices = [values["lp"] for values in sent if "lp" in values][: landed.height]
-        carried = landed.filter(pl.col("changed").str.contains("last_price"))["last_price"]
-        assert carried.to_list() == prices[: len(carried)]
-        assert landed.height > 50
+        packets = [packet.values for packet in server.sent if packet.name == symbol]
+        sent = [values["lp"] for values in packets if "lp" in values]
+        landed = quotes.filter(pl.col("symbol") == symbol, changed_price())["last_price"]
+        # What was sent while the worker was leaving is not recorded; everything before it is.
+        assert landed.to_list() == sent[: len(landed)]
+        assert len(landed) > 20
+
+
+def test_a_cut_connection_is_one_outage_and_everything_comes_back(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(lambda: worker.status.quotes > 30, timeout=30)
+                cut_at = server.now()
+                server.drop_clients()
+                await eventually(lambda: worker.status.sessions == 2)
+                before = worker.status.quotes
+                await eventually(lambda: worker.status.quotes > before + 60, timeout=30)
+            return worker, cut_at, server.now()
+
+    worker, cut_at, end = asyncio.run(scenario())
+    coverage, quotes = worker.table("raw.coverage"), worker.table("raw.quotes")
+
+    assert ends(coverage) == ["closed", "stopped"]
+    for symbol in (BTC, ETH):
+        before, after = covered(
+            coverage, symbol, TimeWindow(cut_at - seconds(600), end + seconds(600))
+        )
+        # The cut is inside the outage, which begins at most a heartbeat and the lateness early.
+        assert cut_at - seconds(15) <= before.end <= cut_at < after.start
+        first_after = quotes.filter(
+            pl.col("symbol") == symbol, pl.col("received_at") >= after.start
+        ).sort("sequence")
+        assert first_after["kind"][0] == "restore"
+
+
+def test_a_half_open_connection_is_noticed_and_replaced(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        silence = faults.Silence(at=seconds(30))
+        async with FeedServer(market, speed=SPEED, faults=[silence]) as server:
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED, silence=seconds(25))
+            async with run(settings) as worker:
+                await eventually(lambda: worker.status.sessions == 2, timeout=30)
+                before = worker.status.quotes
+                await eventually(lambda: worker.status.quotes > before + 10, timeout=30)
+            return worker
+
+    coverage = asyncio.run(scenario()).table("raw.coverage")
+
+    assert ends(coverage)[0] == "silent"
+
+
+def test_symbols_follow_the_file_without_a_restart(
+    tmp_path: Path, market, make_settings, run, eventually, monkeypatch
+):
+    monkeypatch.setattr(desired, "LOOK_EVERY", timedelta(0))
+
+    def landed(worker, symbol: str) -> int:
+        return worker.table("raw.quotes").filter(symbol=symbol).height
+
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(lambda: worker.quotes_committed > 10, timeout=30)
+                settings.config.write_text("exchanges: {BINANCE: {symbols: [not a ticker]}}\n")
+                settings.config.write_text("exchanges: {BINANCE: {symbols: [BTCUSDT, SOLUSDT]}}\n")
+                await eventually(lambda: landed(worker, SOL) > 5, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+    coverage, quotes = worker.table("raw.coverage"), worker.table("raw.quotes")
+
+    (gone,) = coverage.filter(kind="unsubscribed").iter_rows(named=True)
+    assert gone["symbol"] == ETH
+    assert quotes.filter(pl.col("symbol") == ETH)["received_at"].max() <= gone["start"]
+    assert coverage.filter(kind="opened").height == 1
+
+
+def test_an_unknown_symbol_is_refused_and_the_others_are_recorded(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(tmp_path, server.url, [BTC, "BINANCE:NOPE"], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(lambda: worker.quotes_committed > 10, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+
+    (refused,) = worker.table("raw.coverage").filter(kind="refused").iter_rows(named=True)
+    assert (refused["symbol"], refused["reason"]) == ("BINANCE:NOPE", "no_such_symbol")
+    assert worker.table("raw.rejects")["symbol"].to_list() == ["BINANCE:NOPE"]
+
+
+def test_garbage_and_wrong_lengths_are_kept_as_rejects_and_the_session_goes_on(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    troubles = [
+        faults.Garbage(share=0.2),
+        faults.WrongLength(share=0.1),
+        faults.Unknown(share=0.1),
+    ]
+
+    async def scenario():
+        async with FeedServer(market, speed=SPEED, faults=troubles) as server:
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(lambda: worker.quotes_committed > 50, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+
+    reasons = set(worker.table("raw.rejects")["reason"])
+    assert "unknown_message" in reasons
+    assert any(reason.startswith("malformed_") for reason in reasons)
+    assert ends(worker.table("raw.coverage")) == ["stopped"]
+
+
+def test_a_lake_that_is_away_stops_nothing_and_gets_everything_later(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    blocked = tmp_path / "lake-parent"
+    blocked.write_text("a file where the warehouse's folder should be")
+
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED)
+            settings = settings.model_copy(
+                update={
+                    "lake": settings.lake.model_copy(
+                        update={
+                            "catalog_uri": f"sqlite:///{blocked}/catalog.db",
+                            "warehouse": f"file://{blocked}/warehouse",
+                        }
+                    )
+                }
+            )
+            async with run(settings) as worker:
+                await eventually(lambda: worker.status.lake_error != "", timeout=30)
+                await eventually(lambda: worker.status.pending > 30, timeout=30)
+                blocked.unlink()
+                blocked.mkdir()
+                await eventually(lambda: worker.quotes_committed > 30, timeout=60)
+                await eventually(lambda: worker.status.lake_error == "")
+            return worker
+
+    worker = asyncio.run(scenario())
+    quotes = worker.table("raw.quotes")
+
+    numbers = pl.concat([quotes["sequence"], worker.table("raw.coverage")["sequence"]]).n_unique()
+    assert not quotes["sequence"].is_duplicated().any()
+    assert numbers > 30
+    assert ends(worker.table("raw.coverage")) == ["stopped"]
+
+
+def test_a_ban_stops_the_worker_and_holds_the_next_one_back(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        async with FeedServer(market, speed=SPEED, faults=[faults.Ban(at=seconds(20))]) as server:
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED)
+            with pytest.raises(Banned):
+                async with run(settings) as worker:
+                    await eventually(lambda: workers(tmp_path, "BINANCE")[0].ended, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+
+    assert ends(worker.table("raw.coverage")) == ["banned"]
+    (status,) = workers(tmp_path, "BINANCE")
+    decision = decide([], failures(tmp_path, "BINANCE", status.at), status.at)
+    assert isinstance(decision, Wait)
+    assert "banned" in decision.reason
+
+
+def test_a_refused_handshake_is_waited_out_long_and_said(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        async with FeedServer(market, faults=[faults.Refuse(status=429)]) as server:
+            settings = make_settings(tmp_path, server.url, [BTC])
+            async with run(settings) as worker:
+                await eventually(lambda: "429" in worker.status.feed_error)
+                return worker.status, server.connections
+
+    status, connections = asyncio.run(scenario())
+
+    assert (status.sessions, connections) == (0, 0)
+    decision = decide([], failures(tmp_path, "BINANCE", status.at), status.at)
+    assert decision == Start()  # being refused is no failure of the worker
+
+
+def test_a_spool_at_its_limit_sheds_with_a_coverage_row(
+    tmp_path: Path, market, make_settings, run, eventually, monkeypatch
+):
+    monkeypatch.setattr(Spool, "size_bytes", lambda _: 9 << 30)
+
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(lambda: worker.status.shed > 20, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+    coverage = worker.table("raw.coverage")
+    shed = coverage.filter(kind="shed")
+
+    assert worker.table("raw.quotes").is_empty()
+    assert shed["detail"].cast(pl.Int64).sum() > 20
+    alive = coverage.filter(kind="alive")
+    window = TimeWindow(alive["start"].min(), alive["end"].max())
+    assert sum((part.length for part in covered(coverage, BTC, window)), timedelta(0)) < seconds(2)
+
+
+def test_an_expired_worker_leaves_when_its_successor_records(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(
+                tmp_path, server.url, [BTC, ETH], speed=SPEED, ingest={"lease": seconds(1)}
+            )
+            fresh = settings.model_copy(
+                update={"ingest": settings.ingest.model_copy(update={"lease": timedelta(hours=6)})}
+            )
+            async with run(settings) as first:
+                await eventually(lambda: first.status.lease_expired)
+                first_status = first.status
+                async with run(fresh) as second:
+                    await eventually(
+                        lambda: {s.writer_id: s.ended for s in workers(tmp_path, "BINANCE")}[
+                            first_status.writer_id
+                        ],
+                        timeout=30,
+                    )
+                    before = second.status.quotes
+                    await eventually(lambda: second.status.quotes > before + 20)
+            return second
+
+    worker = asyncio.run(scenario())
+    coverage = worker.table("raw.coverage")
+
+    assert ends(coverage) == ["handed_over", "stopped"]
+    window = TimeWindow(coverage["start"].min(), coverage["end"].max())
+    for symbol in (BTC, ETH):
+        assert len(covered(coverage, symbol, window)) == 1
+
+
+def test_an_exchange_that_is_not_configured_is_one_clear_error(tmp_path: Path, make_settings):
+    settings = make_settings(tmp_path, "ws://127.0.0.1:1", [BTC])
+    settings.exchanges["OKX"] = ExchangeSettings(symbols=["BTCUSDT"])
+
+    with pytest.raises(SettingsError, match="BYBIT"):
+        run_worker(settings, "BYBIT")

@@ -1,0 +1,117 @@
+"""Who is alive, and when the next worker may start."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
+from lakehouse_pipeline.ingest.supervision import (
+    BAN_WAIT,
+    Failure,
+    Keep,
+    Start,
+    Wait,
+    bury_the_dead,
+    decide,
+    failures,
+    is_alive,
+    record_failure,
+    workers,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
+def status(**changes) -> WorkerStatus:
+    made = WorkerStatus(exchange="OKX", writer_id="w1", run_id="r1", started_at=NOW, at=NOW)
+    return msgspec.structs.replace(made, **changes)
+
+
+def failed(*seconds_ago: float, banned: bool = False) -> list[Failure]:
+    return [
+        Failure(at=NOW - timedelta(seconds=ago), reason="no luck", banned=banned)
+        for ago in seconds_ago
+    ]
+
+
+def test_a_fresh_heartbeat_of_this_very_process_is_alive():
+    assert is_alive(status(), NOW + timedelta(seconds=3))
+
+
+def test_a_stale_heartbeat_is_not_alive():
+    assert not is_alive(status(), NOW + timedelta(minutes=1))
+
+
+def test_another_process_with_the_same_number_is_not_alive():
+    assert not is_alive(status(process_created=1.0), NOW)
+
+
+def test_a_process_that_is_gone_is_not_alive():
+    assert not is_alive(status(pid=2**22 + 1), NOW)
+
+
+def test_a_worker_on_another_host_is_judged_by_its_heartbeat_alone():
+    assert is_alive(status(host="elsewhere", pid=2**22 + 1), NOW)
+
+
+def test_a_worker_that_said_goodbye_is_not_alive():
+    assert not is_alive(status(ended="stopped"), NOW)
+
+
+def test_the_newest_living_worker_is_kept():
+    older, newer = status(), status(writer_id="w2", started_at=NOW + timedelta(seconds=1))
+
+    assert decide([newer, older], failed(1, 2, 3), NOW) == Keep(newer)
+
+
+def test_the_first_failure_is_replaced_at_once():
+    assert decide([], failed(1), NOW) == Start()
+
+
+def test_pauses_double_up_to_a_limit_and_old_failures_are_forgiven():
+    def pause(*seconds_ago: float) -> timedelta:
+        decision = decide([], failed(*seconds_ago), NOW)
+        assert isinstance(decision, Wait)
+        assert "no luck" in decision.reason
+        return decision.until - NOW
+
+    assert pause(0, 1) == timedelta(seconds=10)
+    assert pause(0, 1, 2) == timedelta(seconds=20)
+    assert pause(*range(20)) == timedelta(minutes=5)
+    assert decide([], failed(30, 31), NOW) == Start()
+    assert decide([], failed(1, 3_700, 3_800), NOW) == Start()
+
+
+def test_a_ban_waits_for_a_person():
+    decision = decide([], failed(3_600 * 3, banned=True), NOW)
+
+    assert isinstance(decision, Wait)
+    assert decision.until == NOW - timedelta(hours=3) + BAN_WAIT
+
+
+def test_statuses_are_read_back_and_other_exchanges_and_torn_files_are_not(tmp_path: Path):
+    mine = status()
+    write_status(tmp_path, mine)
+    write_status(tmp_path, status(exchange="BYBIT"))
+    (tmp_path / "workers" / "OKX.torn.json").write_text("{")
+
+    assert workers(tmp_path, "OKX") == [mine]
+
+
+def test_a_worker_that_vanished_is_a_failure_and_is_buried_once(tmp_path: Path):
+    write_status(tmp_path, status(pid=2**22 + 1))
+    write_status(tmp_path, status(writer_id="w2", ended="stopped"))
+    write_status(tmp_path, status(writer_id="w3", pid=os.getpid()))
+    record_failure(tmp_path, "OKX", failed(5)[0])
+
+    before = failures(tmp_path, "OKX", NOW)
+    bury_the_dead(tmp_path, "OKX", NOW)
+    bury_the_dead(tmp_path, "OKX", NOW)
+
+    assert len(before) == 2
+    assert failures(tmp_path, "OKX", NOW) == before
+    assert [left.writer_id for left in workers(tmp_path, "OKX")] == ["w3"]
