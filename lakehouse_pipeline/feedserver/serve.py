@@ -26,7 +26,7 @@ class ServeOptions:
     """The options of the command; *symbols* are full names, empty means all there are."""
 
     port: int = 0
-    market: str = "generated"
+    market: str | None = None  # one of MARKETS; None: what the files say
     trades: Mapping[str, Path] = field(default_factory=dict)
     quotes: Mapping[str, Path] = field(default_factory=dict)
     recording: Path | None = None
@@ -85,7 +85,11 @@ def instant(text: str) -> datetime:
 
 def make_market(options: ServeOptions) -> Market:
     """Return the market *options* ask for."""
-    match options.market:
+    match options.market or _market_of_files(options):
+        case "generated" if options.trades or options.recording:
+            raise UsageError(
+                "A generated market takes no file.", mend="Say --market trades or recording."
+            )
         case "generated":
             return generated_market(options.symbols or DEFAULT_SYMBOLS, seed=options.seed)
         case "trades":
@@ -97,6 +101,12 @@ def make_market(options: ServeOptions) -> Market:
             raise UsageError("A recorded market needs its file.", mend="Give --recording FILE.")
         case other:
             raise UsageError(f"Market {other!r} is unknown.", mend=f"Known: {', '.join(MARKETS)}.")
+
+
+def _market_of_files(options: ServeOptions) -> str:
+    if options.recording is not None:
+        return "recording"
+    return "trades" if options.trades else "generated"
 
 
 async def _serve(options: ServeOptions) -> None:

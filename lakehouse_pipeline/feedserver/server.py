@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import uuid
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -110,6 +111,8 @@ class FeedServer:
                 server_header=None,
             )
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             raise PortInUse(self._port, setting="--port") from error
         self._pump = asyncio.create_task(self._run_pump(), name="feed server pump")
         return self
