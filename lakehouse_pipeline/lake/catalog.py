@@ -11,6 +11,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import stamina
 from pyiceberg.catalog import Catalog
@@ -102,11 +103,14 @@ def open_catalog(settings: Settings) -> Catalog:
                 properties["warehouse"] = lake.warehouse
             return RestCatalog(NAME, uri=lake.catalog_uri, **properties)
         folder = settings.state_dir.absolute()
-        if not (lake.catalog_uri and lake.warehouse):
-            _make_folder(folder)
         properties["warehouse"] = lake.warehouse or str(folder / "warehouse")
-        uri = lake.catalog_uri or f"sqlite:///{folder / 'catalog.db'}?timeout={LOCK_SECONDS}"
-        return _open_sql(uri, properties)
+        properties.setdefault("pool_pre_ping", "true")  # a restarted server is connected to anew
+        return _open_sql(lake.catalog_uri or _sqlite_uri(folder / "catalog.db"), properties)
+
+
+def _sqlite_uri(path: Path) -> str:
+    # A file: URI, so that a question mark in a folder's name is not taken for the query.
+    return f"sqlite:///file:{quote(str(path))}?timeout={LOCK_SECONDS}&uri=true"
 
 
 def _make_folder(folder: Path) -> None:
@@ -121,7 +125,9 @@ def _make_folder(folder: Path) -> None:
 def _open_sql(uri: str, properties: dict[str, str]) -> Catalog:
     url = make_url(uri)
     if url.get_backend_name() == "sqlite" and url.database:
-        with _locked(Path(url.database).with_suffix(".lock")):
+        file = Path(unquote(url.database.removeprefix("file:")))
+        _make_folder(file.parent)
+        with _locked(file.with_suffix(".lock")):
             catalog = _create_sql(uri, properties)
             with catalog.engine.connect() as connection:
                 # Kept in the database file; readers then never wait for a writer.

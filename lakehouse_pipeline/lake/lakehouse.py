@@ -221,10 +221,8 @@ class Lakehouse:
             ValueError: if a row of *frame* is not in *slice*.
         """
         spec, loaded = _spec(table), self.load(table)
-        if (
-            not frame.is_empty()
-            and not frame.select(slice.selection.rows(spec.time_column).all()).item()
-        ):
+        inside = slice.selection.rows(spec.time_column)
+        if frame.filter(inside).height < frame.height:
             raise ValueError(f"the frame holds rows outside {slice}")
         with typed_errors(f"overwriting a slice of {table}"):
             head = loaded.current_snapshot()

@@ -138,7 +138,10 @@ def test_an_unknown_table_is_named_with_those_known(lake: Lakehouse) -> None:
 def test_names_of_folders_may_hold_anything(
     tmp_path: Path, bars: Callable[..., pl.DataFrame]
 ) -> None:
-    with Lakehouse.open(Settings(state_dir=tmp_path / "a #b?c %20 [d]*é")) as lake:
+    folder = tmp_path / "a #b?c %20 [d]*é"
+    with Lakehouse.open(Settings(state_dir=folder)) as lake:
         lake.append("market.bars_1m", bars(minutes=2))
 
         assert lake.scan("market.bars_1m").collect().height == 4
+    assert {path.name for path in folder.iterdir()} >= {"catalog.db", "warehouse"}
+    assert list(tmp_path.iterdir()) == [folder]
