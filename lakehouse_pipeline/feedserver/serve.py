@@ -112,6 +112,8 @@ def _market_of_files(options: ServeOptions) -> str:
 async def _serve(options: ServeOptions) -> None:
     if options.speed <= 0:
         raise UsageError(f"Speed was {options.speed}.", mend="Give a number above 0.")
+    if not 0 <= options.port <= 65_535:
+        raise UsageError(f"Port was {options.port}.", mend="Give 0 to 65535; 0 is any free one.")
     server = FeedServer(
         make_market(options),
         port=options.port,

@@ -17,7 +17,13 @@ from lakehouse_pipeline.errors import AuthError, InputFileError, UsageError
 from lakehouse_pipeline.feedserver import Counter, FeedServer, generated_market
 from lakehouse_pipeline.feedserver.recorder import record
 from lakehouse_pipeline.feedserver.recording import recording_market
-from lakehouse_pipeline.feedserver.serve import ServeOptions, instant, make_market, symbol_files
+from lakehouse_pipeline.feedserver.serve import (
+    ServeOptions,
+    instant,
+    make_market,
+    run,
+    symbol_files,
+)
 from lakehouse_pipeline.settings import FeedSettings
 
 BTC, ETH = "BINANCE:BTCUSDT", "OKX:ETHUSDT"
@@ -58,6 +64,10 @@ def test_options_are_read_and_refused():
         make_market(ServeOptions(market="generated", trades={BTC: Path("x")}))
     with pytest.raises(UsageError, match="Give --recording"):
         make_market(ServeOptions(market="recording"))
+    with pytest.raises(UsageError, match="Port was 99999"):
+        run(ServeOptions(port=99_999))
+    with pytest.raises(UsageError, match="Speed was 0"):
+        run(ServeOptions(speed=0))
 
 
 @pytest.fixture
