@@ -163,6 +163,19 @@ def test_concurrent_appends_all_land_once_with_their_progress(
     assert [lake.progress("raw.quotes", f"writer.{w}") for w in range(4)] == [4] * 4
 
 
+def test_threads_may_share_a_lake(lake: Lakehouse, quotes: Frames) -> None:
+    def write_and_read(thread: int) -> int:
+        for turn in range(4):
+            lake.append("raw.quotes", quotes(first=thread * 100 + turn, count=1))
+        return lake.scan("raw.quotes").collect().height
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(write_and_read, range(4)))
+
+    assert max(seen) == 16
+    assert lake.scan("raw.quotes").collect()["sequence"].is_unique().all()
+
+
 def test_snapshots_are_expired_as_they_are_made_and_progress_stays(
     lake: Lakehouse, bars: Frames
 ) -> None:
