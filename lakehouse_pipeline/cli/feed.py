@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     port: Annotated[int, typer.Option(help="0: any free one")] = 0,
-    market: Annotated[str, typer.Option(help="generated, trades or recording")] = "generated",
+    market: Annotated[
+        str | None, typer.Option(help="generated, trades or recording; told by the files given")
+    ] = None,
     trades: Annotated[
         list[str] | None, typer.Option(help="SYMBOL=FILE: Parquet of trades; repeatable")
     ] = None,
