@@ -23,6 +23,8 @@ SPOOL_ROWS = Gauge("lakehouse_spool_rows", "Rows spooled and not yet committed."
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Send structured logs to standard error: lines on a terminal, JSON elsewhere."""
+    # A commit that lost a race and retries is the design, not a warning.
+    logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()
         if sys.stderr.isatty()
