@@ -36,6 +36,8 @@ mutation Launch($params: ExecutionParams!) { launchRun(executionParams: $params)
     ... on RunConfigValidationInvalid { errors { message } } } }
 """
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the webserver is ours
+
 
 class Unanswered(Exception):
     """The webserver did not answer, or answered an error."""
@@ -66,7 +68,7 @@ class Console:
             headers={"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310  # see above
+            with DIRECT.open(request, timeout=20) as response:
                 answer = json.load(response)
         except (OSError, ValueError) as error:
             raise Unanswered(str(error)) from error

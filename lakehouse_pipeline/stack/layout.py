@@ -73,7 +73,9 @@ class Layout:
         """Return the owner and the children that the last stack on this folder wrote down."""
         try:
             state = json.loads(self.state_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            return None, []
+        except ValueError:  # cut off by a power loss, which left no process either
             return None, []
         return Process(**state["owner"]), [Process(**child) for child in state["children"]]
 

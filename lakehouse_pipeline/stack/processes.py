@@ -128,7 +128,7 @@ def session_members(leader: Process) -> Iterator[Process]:
 
 
 class Interrupts:
-    """SIGINT and SIGTERM as a flag, from the first to the last line of the ``with`` block.
+    """SIGINT, SIGTERM and SIGHUP as a flag, from the first to the last line of the ``with`` block.
 
     A second signal changes nothing: it must not cut short the flush that the first one began. That
     the signals are handled, not ignored, also gives children their default action back, which a
@@ -149,6 +149,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: it shall survive its terminal
             self._before[number] = signal.signal(number, self._receive)
         return self
 

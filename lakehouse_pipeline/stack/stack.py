@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,7 @@ from typing import Self
 import structlog
 from pydantic import BaseModel, SecretStr
 
-from lakehouse_pipeline.errors import EnvironmentFault
+from lakehouse_pipeline.errors import EnvironmentFault, SettingsError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.settings import Settings
 
@@ -32,6 +33,7 @@ from .processes import Child, Interrupts, Process, choose_port, listens, wait_un
 log = structlog.get_logger()
 
 PROJECT = Path(__file__).resolve().parents[2]  # where dagster.yaml and workspace.yaml are
+LOOPBACK = ("127.0.0.1", "localhost")
 START_PATIENCE = 180.0  # seconds; two busy cores need up to 80
 DRAIN_PATIENCE = 120.0  # seconds for every run to flush, commit and end
 
@@ -44,7 +46,7 @@ class Stack:
     """``with Stack(settings, interrupts) as stack: stack.watch()``.
 
     Raises:
-        PortInUse, StateDirectoryError: before anything was started.
+        SettingsError, PortInUse, StateDirectoryError: before anything was started.
         EnvironmentFault: another stack works on this state, a server ended by itself or never
             became ready.
         Interrupted: a signal came before everything was ready.
@@ -92,13 +94,20 @@ class Stack:
             "DAGSTER_HOME": str(self.layout.dagster_home),
             "LAKEHOUSE_STATE_DIR": str(settings.state_dir),
             **environment_of(settings),
+            # Ours talk to each other; a proxy for the world must not come in between.
+            "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy"), *LOOPBACK))),
             "PYTHONUNBUFFERED": "1",
         }
 
     def __enter__(self) -> Self:
-        self.layout.make()
+        if not self.settings.exchanges:
+            raise SettingsError(
+                f"{self.settings.config} names no exchange.",
+                mend="Add one under 'exchanges:', such as BINANCE: {symbols: [BTCUSDT]}.",
+            )
         self.layout.refuse_second_owner()
         self._choose_ports()
+        self.layout.make()
         self._write_state()
         try:
             self._start()
@@ -214,7 +223,9 @@ class Stack:
         self.layout.drain_mark.touch()
         try:
             if any(child.name == "daemon" for child in self._children):
-                drain(self.layout, self.environment, say=self._say)
+                with suppress(OSError):  # whoever listened has gone; the streams must flush anyway
+                    self._say("Stopping: streams flush what they hold …")
+                drain(self.layout, self.environment)
         finally:
             while self._children:
                 child = self._children.pop()
@@ -239,9 +250,8 @@ def up(settings: Settings, *, say: Callable[[str], None] = print) -> int:
     return 0
 
 
-def drain(layout: Layout, environment: Mapping[str, str], *, say: Callable[[str], None]) -> None:
+def drain(layout: Layout, environment: Mapping[str, str]) -> None:
     """Cancel every run and wait until its process has flushed and ended."""
-    say("Stopping: streams flush what they hold …")
     command = python("lakehouse_pipeline.defs.lifecycle", "drain", str(DRAIN_PATIENCE))
     child = Child("drain", command, log=layout.logs / "drain.log", env=environment)
     if not wait_until(lambda: child.exit_code is not None, patience=DRAIN_PATIENCE + 30):

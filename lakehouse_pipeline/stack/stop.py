@@ -34,16 +34,16 @@ def down(settings: Settings, *, say: Callable[[str], None] = print) -> int:
         say("Stopped.")
     elif any(True for child in children for _ in session_members(child)):
         say("Its owner was killed; stopping what it left behind …")
-        _stop_orphans(layout, children, say=say)
+        _stop_orphans(layout, children)
         say("Stopped.")
     else:
         say(f"Nothing runs on {layout.state}.")
     return 0
 
 
-def _stop_orphans(layout: Layout, children: list[Process], *, say: Callable[[str], None]) -> None:
+def _stop_orphans(layout: Layout, children: list[Process]) -> None:
     layout.drain_mark.touch()
-    drain(layout, {**os.environ, "DAGSTER_HOME": str(layout.dagster_home)}, say=say)
+    drain(layout, {**os.environ, "DAGSTER_HOME": str(layout.dagster_home)})
     for child in reversed(children):
         child.signal(signal.SIGTERM)
         wait_until(lambda child=child: not child.alive, patience=15)  # type: ignore[misc]  # mypy cannot infer a lambda's default
