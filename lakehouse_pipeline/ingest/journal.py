@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import structlog
 
+from lakehouse_pipeline.errors import SpoolError
 from lakehouse_pipeline.market.coverage import Mark
 from lakehouse_pipeline.telemetry import QUOTES as QUOTES_COUNTED
 from lakehouse_pipeline.telemetry import REJECTS as REJECTS_COUNTED
@@ -66,6 +67,7 @@ class Journal:
         self._shed_until: int | None = None  # None: what came last was kept
         self._wake = asyncio.Event()
         self._lane = Lane("spool")
+        self._failure: SpoolError | None = None
         self._size = spool.size_bytes()
 
     @property
@@ -89,8 +91,8 @@ class Journal:
         """Spool what is put, for ever.
 
         Raises:
-            SpoolFull: the disk is full; what was not appended is lost, and the marks that would
-                claim it were not appended either.
+            SpoolError: the disk is full, or fails; the spool is as it was, and nothing more will be
+                appended to it by this process.
         """
         while True:
             await self._wake.wait()
@@ -111,7 +113,14 @@ class Journal:
         self._lane.close()
 
     def _append(self, batch: list[Entry]) -> None:
-        self._spool.append(batch)
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._spool.append(batch)
+        except SpoolError as error:
+            # A later mark would claim what this batch held, so nothing more is appended.
+            self._failure = error
+            raise
         self._size = self._spool.size_bytes()
         self._count(batch)
 

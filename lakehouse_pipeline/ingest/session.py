@@ -214,7 +214,7 @@ class SessionRecorder:
         line.refused = True
         why = event.errmsg or event.status
         entries.append(mark(self.session_id, Mark.REFUSED, at, at, symbol=event.name, reason=why))
-        entries.append(self._reject(at, event.status, event))
+        entries.append(self._reject(at, "symbol_refused", event))
 
     def _other(self, event: Event, at: int, entries: list[Entry]) -> None:
         match event:

@@ -78,7 +78,7 @@ class Spool:
         self.path = path
         self.writer_id = path.name.removesuffix(SUFFIX)
         self._mutex = threading.Lock()
-        self._lock_fd = _lock(path)
+        self._lock_fd: int | None = _lock(path)
         try:
             self._write = self._connect()
             self._read = self._connect()
@@ -91,7 +91,7 @@ class Spool:
             _check_format(path, meta.get("format", FORMAT))
             self._last = int(meta.get("last", 0))
         except BaseException:
-            os.close(self._lock_fd)
+            self._unlock()
             raise
 
     @classmethod
@@ -202,11 +202,11 @@ class Spool:
             after = batches[-1].last
 
     def close(self) -> None:
-        """Release the file and its lock; whatever was appended stays."""
+        """Release the file and its lock; whatever was appended stays. Closing twice is fine."""
         with self._mutex:
             self._read.close()
             self._write.close()
-            os.close(self._lock_fd)
+            self._unlock()
 
     def delete(self) -> None:
         """Remove a spool that holds nothing any more, its lock last."""
@@ -215,7 +215,12 @@ class Spool:
             self._write.close()
             remove_database(self.path)
             self.path.with_suffix(".lock").unlink(missing_ok=True)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock_fd is not None:
             os.close(self._lock_fd)
+            self._lock_fd = None
 
     def _connect(self) -> sqlite3.Connection:
         with _faults(self.path):

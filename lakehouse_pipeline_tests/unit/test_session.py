@@ -178,7 +178,7 @@ def test_an_unknown_symbol_is_marked_once_and_the_others_go_on():
         ("refused", "BINANCE:NOPE", 0, 0, "no_such_symbol"),
         ("subscribed", BTC, 0, 0, None),
     ]
-    assert reasons(entries) == ["error"]
+    assert reasons(entries) == ["symbol_refused"]
     assert len(quotes(entries)) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,22 @@ from lakehouse_pipeline.ingest.rows import COVERAGE, QUOTES, REJECTS, Entry, mar
 from lakehouse_pipeline.ingest.salvage import SAFE_DISTANCE
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.market.coverage import Ending, Mark
+
+
+@pytest.fixture(autouse=True)
+def _close_spools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An open SQLite connection left to the collector is a warning in newer Pythons."""
+    made: list[Spool] = []
+    init = Spool.__init__
+
+    def noting(spool: Spool, path: Path) -> None:
+        init(spool, path)
+        made.append(spool)
+
+    monkeypatch.setattr(Spool, "__init__", noting)
+    yield
+    for spool in made:
+        spool.close()
 
 
 def quote(price: float, at: int = 1_000_000) -> Entry:

@@ -6,6 +6,9 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
+from lakehouse_pipeline.errors import SpoolFull
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.journal import Journal
 from lakehouse_pipeline.ingest.rows import COVERAGE, QUOTES, Entry, mark
@@ -40,6 +43,30 @@ def test_what_is_put_becomes_durable_and_is_counted(tmp_path: Path, eventually):
 
     assert len(entries_of(spool)) == 3
     assert status.quotes == 3
+    spool.close()
+
+
+def test_after_a_failed_append_no_later_mark_claims_what_was_lost(tmp_path: Path):
+    status = WorkerStatus(exchange="X", writer_id="w", run_id="")
+
+    async def scenario():
+        spool = Spool.create(tmp_path)
+        spool.append([mark("s", Mark.OPENED, 0, 0)])
+        spool._write.execute("PRAGMA max_page_count = 20")
+        journal = Journal(spool, status, interval=timedelta(seconds=1), max_bytes=1 << 30)
+        journal.put([quote(at) for at in range(10_000)], session_id="s", at=10_000)
+        with pytest.raises(SpoolFull):
+            await journal.flush()
+        journal.put([mark("s", Mark.ENDED, 10_000, 10_000)], session_id="s", at=10_000)
+        with pytest.raises(SpoolFull):
+            await journal.flush()
+        journal.close()
+        return spool
+
+    spool = asyncio.run(scenario())
+
+    assert [row[1] for _, row in entries_of(spool)] == ["opened"]
+    assert spool.open_sessions == {"s": 0}
     spool.close()
 
 
