@@ -10,14 +10,23 @@ found by comparing neighbors and reduced with numpy, without hashing a key.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
-from lakehouse_pipeline.market.arrays import SECOND_US, Floats, Ints, microseconds
-from lakehouse_pipeline.market.coverage import covered_windows
+from lakehouse_pipeline.market.arrays import (
+    SECOND_US,
+    Floats,
+    Ints,
+    changes,
+    codes,
+    microseconds,
+)
+from lakehouse_pipeline.market.coverage import covered_windows, runs
 from lakehouse_pipeline.market.dense import dense
 from lakehouse_pipeline.market.intervals import Seconds, Trades, reduce
 from lakehouse_pipeline.market.lines import select_line
@@ -27,6 +36,8 @@ from lakehouse_pipeline.market.volume import Basis, exact_sum
 from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
 
 __all__ = ["Source", "State", "build_bars", "build_bars_1s", "dense", "roll_up", "with_coverage"]
+
+_PORTION = 200_000  # rows
 
 
 class State(StrEnum):
@@ -78,26 +89,49 @@ def build_bars(
     * *coverage*: from the start of the session alive at *since*, and at least from midnight.
     """
     assert not DAY % step
-    rows = select_line(quotes, coverage)
-    trades = Trades.among(rows, coverage, since or floor(window.start, DAY))
-    if not trades.at.size:
-        return BARS.to_frame()
-    open_time = pl.col("open_time")
-    day_is_over = open_time.dt.truncate("1d") + DAY <= watermark
-    bars = (
-        reduce(trades, Seconds.of(trades), step)
-        .filter(open_time >= window.start, open_time + step <= min(window.end, watermark))
-        .with_columns(
+    seen = runs(coverage)
+    since = since or floor(window.start, DAY)
+    cutoff = min(window.end, watermark)
+
+    def build(rows: pl.DataFrame) -> pl.DataFrame:
+        trades = Trades.among(rows, seen, since)
+        if not trades.at.size:
+            return BARS.to_frame()
+        intervals = reduce(trades, Seconds.of(trades), step)
+        open_time = pl.col("open_time")
+        closed = intervals.filter(open_time >= window.start, open_time + step <= cutoff)
+        return _as_bars(closed, watermark)
+
+    portions = _portions(select_line(quotes, coverage))
+    with ThreadPoolExecutor(min(len(portions), pl.thread_pool_size())) as threads:
+        bars = pl.concat(threads.map(build, portions))
+    return with_coverage(bars, coverage, step)
+
+
+def _portions(rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """Return *rows*, which are by symbol, in portions of whole symbols that fit a core's cache."""
+    starts = np.append(np.flatnonzero(changes(codes(rows["symbol"]))), rows.height)
+    edges = [0]
+    for begin, end in pairwise(starts.tolist()):
+        if end - edges[-1] > _PORTION and begin > edges[-1]:
+            edges.append(begin)
+    edges.append(rows.height)
+    return [rows.slice(begin, end - begin) for begin, end in pairwise(edges)]
+
+
+def _as_bars(intervals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
+    """Return closed *intervals* in BARS schema, not yet compared with coverage."""
+    day_is_over = pl.col("open_time").dt.truncate("1d") + DAY <= watermark
+    state = pl.when(day_is_over).then(pl.lit(State.FINAL.value))
+    return (
+        intervals.with_columns(
             covered_seconds=pl.lit(0.0),
-            state=pl.when(day_is_over)
-            .then(pl.lit(State.FINAL.value))
-            .otherwise(pl.lit(State.CLOSED.value)),
+            state=state.otherwise(pl.lit(State.CLOSED.value)),
             source=pl.lit(Source.STREAM.value),
         )
         .select(BARS.names())
         .cast(dict(BARS))  # type: ignore[arg-type]  # a schema is a mapping of types
     )
-    return with_coverage(bars, coverage, step)
 
 
 def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:

@@ -113,6 +113,15 @@ BARS = pl.Schema(
     }
 )
 
+MINUTE_BARS = pl.Schema(
+    {
+        **BARS,
+        # What was streamed minus what is official; null where either is missing.
+        "price_deviation": pl.Float64(),  # the largest of open, high, low and close, absolute
+        "volume_deviation": pl.Float64(),
+    }
+)
+
 HISTORY = pl.Schema(
     {
         "exchange": pl.String(),
@@ -123,6 +132,19 @@ HISTORY = pl.Schema(
         "low": pl.Float64(),
         "close": pl.Float64(),
         "volume": pl.Float64(),  # null where the feed gives none
+        "fetched_at": UTC_TIME,  # when it was first seen with these values
+    }
+)
+
+FETCHES = pl.Schema(
+    {
+        "exchange": pl.String(),
+        "symbol": pl.String(),
+        "start": UTC_TIME,  # of what was asked for, whole minutes
+        "end": UTC_TIME,
+        "reached": UTC_TIME,  # the answer speaks for [reached, end); null if it was refused
+        "ended": pl.String(),  # repair.Ended
+        "detail": pl.String(),  # what the feed said when it refused
         "fetched_at": UTC_TIME,
     }
 )
@@ -164,7 +186,7 @@ RECONCILIATION = pl.Schema(
         "end": UTC_TIME,
         "scope": pl.String(),  # "day" or "gap"
         "gap_id": pl.String(),
-        "status": pl.String(),
+        "status": pl.String(),  # reconcile.Agreement of a day, repair.Status of a gap
         "seconds_observed": pl.Float64(),
         "seconds_filled": pl.Float64(),
         "seconds_lost": pl.Float64(),
@@ -176,6 +198,8 @@ RECONCILIATION = pl.Schema(
         "filled_volume": pl.Float64(),
         "volume_residual": pl.Float64(),
         "worst": pl.String(),
+        "reason": pl.String(),  # repair.Reason why a gap cannot be filled
+        "minutes_unseen": pl.Int32(),
     }
 )
 

@@ -80,15 +80,14 @@ class CounterKind(StrEnum):
 class Booking:
     """What each of the rows given did to its counter; arrays in the rows' own order.
 
-    ``before`` and ``after`` are levels, NaN while unknown. ``booked``, ``missed`` and ``residual``
-    are lots for the bar, the gap and nobody; a lot is ``10 ** -decimals``.
+    ``before`` and ``after`` are levels, NaN while unknown. ``booked`` and ``missed`` are lots
+    for the bar and for the gap; a lot is ``10 ** -decimals``.
     """
 
     before: Floats
     after: Floats
     booked: Ints
     missed: Ints
-    residual: Ints
     decimals: Ints
     reset: Bools
     fell: Bools  # the update was below the level, or above what later ones confirm
@@ -109,54 +108,10 @@ def book(
     symbol was seen, in received time. *since*: the rows are complete from here on, so a day that
     starts later starts at zero.
     """
-    count = rows.height
-    symbols = codes(rows["symbol"])
-    received = microseconds(rows["received_at"])
-    days = microseconds(rows["last_time"].fill_null(rows["received_at"])) // DAY_US
-    order = _receive_order(rows, symbols, days, received)
-    symbols, received, days = symbols[order], received[order], days[order]
-    value = _observed_values(rows)[order]
-    restored = bools(rows["kind"] == Kind.RESTORE)[order]
-    run, run_start = _runs_of(rows["symbol"], symbols, received, runs)
-    complete = days * DAY_US >= round(since.timestamp() * 1e6)
-    anchored = complete & (run_start <= days * DAY_US)
-
-    new_group = changes(symbols, days)
-    group = np.cumsum(new_group) - 1
-    seen = np.flatnonzero(~np.isnan(value))
-    level, revoked = _levels(value[seen], group[seen], anchored[seen])
-    kept, level = seen[~revoked], level[~revoked]
-
-    first = changes(group[kept])
-    base = np.roll(level, 1)
-    same_run = np.roll(run[kept], 1) == run[kept]
-    base[first] = np.where(complete & (anchored | (run > 0)), 0.0, np.nan)[kept[first]]
-    continuous = np.where(first, anchored[kept], same_run)
-
-    decimals = _decimals(level, group[kept], int(group[-1]) + 1 if count else 0)
-    power = _POWERS[decimals[group[kept]]]
-    known = ~np.isnan(base)
-    lots = np.rint(level * power).astype(np.int64)
-    lots -= np.rint(np.where(known, base, level) * power).astype(np.int64)
-    to_bar = continuous & ~restored[kept]
-    to_gap = ~continuous & known
-
-    before, after = _states(kept, level, new_group, anchored)
-    fell = np.zeros(count, dtype=np.bool_)
-    fell[seen[revoked]] = True
-    fell[kept] = value[kept] < level
-    return Booking(
-        before=_back(before, order),
-        after=_back(after, order),
-        booked=_back(_spread(np.where(to_bar, lots, 0), kept, count), order),
-        missed=_back(_spread(np.where(to_gap, lots, 0), kept, count), order),
-        residual=_back(_spread(np.where(to_bar | to_gap, 0, lots), kept, count), order),
-        decimals=_back(decimals[group], order),
-        reset=_back(_spread(first & to_bar, kept, count), order),
-        fell=_back(fell, order),
-        closes_gap=_back(_spread(to_gap, kept, count), order),
-        spans_gap=_back(_spread(to_gap & ~restored[kept] & (lots > 0), kept, count), order),
-    )
+    order = _receive_order(rows)
+    if order is None:
+        return _book(rows, runs, since)
+    return _book(rows[order], runs, since).take(np.argsort(order))
 
 
 def from_lots(lots: Ints, decimals: Ints) -> Floats:
@@ -179,6 +134,51 @@ def exact_sum(column: str) -> pl.Expr:
     return pl.when(values.count() > 0).then(total)
 
 
+def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: datetime) -> Booking:
+    """Return the booking of *rows* given by symbol, counter day and order of receipt."""
+    count = rows.height
+    symbols, days = codes(rows["symbol"]), _counter_days(rows)
+    value = _observed_values(rows)
+    restored = bools(rows["kind"] == Kind.RESTORE)
+    run, run_start = _runs_of(rows["symbol"], symbols, microseconds(rows["received_at"]), runs)
+    complete = days * DAY_US >= round(since.timestamp() * 1e6)
+    anchored = complete & (run_start <= days * DAY_US)
+
+    new_group = changes(symbols, days)
+    group = np.cumsum(new_group) - 1
+    seen = np.flatnonzero(~np.isnan(value))
+    level, revoked = _levels(value[seen], group[seen], anchored[seen])
+    kept, level = seen[~revoked], level[~revoked]
+
+    first = changes(group[kept])
+    base = np.roll(level, 1)
+    base[first] = np.where(complete & (anchored | (run > 0)), 0.0, np.nan)[kept[first]]
+    known = ~np.isnan(base)
+    continuous = np.where(first, anchored[kept], np.roll(run[kept], 1) == run[kept])
+
+    decimals = _decimals(level, group[kept], int(group[-1]) + 1 if count else 0)[group]
+    power = _POWERS[decimals[kept]]
+    lots = np.rint(level * power) - np.rint(np.where(known, base, level) * power)
+    to_bar = continuous & ~restored[kept]
+    to_gap = ~continuous & known
+
+    before, after = _states(kept, level, new_group, anchored)
+    fell = np.zeros(count, dtype=np.bool_)
+    fell[seen[revoked]] = True
+    fell[kept] = value[kept] < level
+    return Booking(
+        before=before,
+        after=after,
+        booked=_spread(np.where(to_bar, lots, 0).astype(np.int64), kept, count),
+        missed=_spread(np.where(to_gap, lots, 0).astype(np.int64), kept, count),
+        decimals=decimals,
+        reset=_spread(first & to_bar, kept, count),
+        fell=fell,
+        closes_gap=_spread(to_gap, kept, count),
+        spans_gap=_spread(to_gap & ~restored[kept] & (lots > 0), kept, count),
+    )
+
+
 def _observed_values(rows: pl.DataFrame) -> Floats:
     """Return the counter where a row shows it, else NaN."""
     volume = pl.col("cumulative_volume")
@@ -188,25 +188,31 @@ def _observed_values(rows: pl.DataFrame) -> Floats:
     return values
 
 
-def _receive_order(rows: pl.DataFrame, symbols: Ints, days: Ints, received: Ints) -> Ints:
-    """Return the positions of *rows* by symbol, counter day and order of receipt."""
-    count = rows.height
-    order = np.arange(count, dtype=np.int64)
-    sequence = rows["sequence"].to_numpy()
+def _counter_days(rows: pl.DataFrame) -> Ints:
+    return microseconds(rows["last_time"].fill_null(rows["received_at"])) // DAY_US
+
+
+def _receive_order(rows: pl.DataFrame) -> Ints | None:
+    """Return the positions of *rows* by symbol, counter day and order of receipt.
+
+    None if they are in that order, as rows without restored states or late ones are.
+    """
+    symbols, days = codes(rows["symbol"]), _counter_days(rows)
+    received, sequence = microseconds(rows["received_at"]), rows["sequence"].to_numpy()
     same_symbol = symbols[1:] == symbols[:-1]
-    later_day = np.diff(days)
-    later = np.diff(received)
-    tied = (later_day == 0) & (later == 0)
-    # Ties inside one message are in the order of the sequence, if one writer wrote both.
-    one_writer = rows["writer_id"].n_unique() == 1 if (same_symbol & tied).any() else True
+    later_day, later = np.diff(days), np.diff(received)
     fine = (later_day > 0) | ((later_day == 0) & (later > 0))
-    if one_writer:
-        fine |= tied & (np.diff(sequence) > 0)
-    wrong = np.flatnonzero(same_symbol & ~fine)
-    if not wrong.size:
-        return order
+    wrong = same_symbol & ~fine
+    if not wrong.any():
+        return None
+    # Updates of one message were received together: they are in the order of the sequence.
     writers = rows["writer_id"].rank("dense").to_numpy()
-    for symbol in np.unique(symbols[wrong]):
+    together = (later_day == 0) & (later == 0) & (np.diff(writers.astype(np.int64)) == 0)
+    wrong &= ~(together & (np.diff(sequence) > 0))
+    if not wrong.any():
+        return None
+    order = np.arange(rows.height, dtype=np.int64)
+    for symbol in np.unique(symbols[1:][wrong]):
         a, b = np.searchsorted(symbols, [symbol, symbol + 1])
         keys = (sequence[a:b], writers[a:b], received[a:b], days[a:b])
         order[a:b] = a + np.lexsort(keys)
@@ -319,10 +325,3 @@ def _spread(values: npt.NDArray[T], at: Ints, count: int) -> npt.NDArray[T]:
     spread = np.zeros(count, dtype=values.dtype)
     spread[at] = values
     return spread
-
-
-def _back(values: npt.NDArray[T], order: Ints) -> npt.NDArray[T]:
-    """Return values computed in *order* in the original order."""
-    original = np.empty_like(values)
-    original[order] = values
-    return original
