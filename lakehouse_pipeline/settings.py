@@ -92,6 +92,16 @@ class IngestSettings(_Section):
     lease: Positive = timedelta(hours=6)  # a worker is succeeded after this
 
 
+class HistorySettings(_Section):
+    """Official bars from chart history: how far back, and how gently."""
+
+    reach: Positive = timedelta(minutes=5_000)  # minutes an anonymous client is sure to get
+    pace: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(seconds=2.5)  # between requests
+    answer_timeout: Positive = timedelta(
+        seconds=60
+    )  # for one symbol; chart links are known to hang
+
+
 class UiSettings(_Section):
     host: str = "127.0.0.1"
     port: Port = 3000
@@ -119,6 +129,7 @@ class Settings(BaseSettings):
     clock: ClockSettings = ClockSettings()
     lake: LakeSettings = LakeSettings()
     ingest: IngestSettings = IngestSettings()
+    history: HistorySettings = HistorySettings()
     ui: UiSettings = UiSettings()
     grpc: GrpcSettings = GrpcSettings()
     exchanges: dict[str, ExchangeSettings] = {}

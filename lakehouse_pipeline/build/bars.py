@@ -1,4 +1,4 @@
-"""``market.bars_1s`` from quotes and coverage, ``market.bars_1m`` from ``bars_1s``.
+"""``market.bars_1s`` from quotes and coverage, ``market.bars_1m`` from ``bars_1s`` and history.
 
 A window is built day by day, and each day reads from the same look-back before its midnight, so a
 tick, a backfill and the CLI give the same rows whatever window they were asked for.
@@ -13,14 +13,16 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
-from lakehouse_pipeline.market.bars import build_bars_1s, roll_up, with_coverage
+from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
 from lakehouse_pipeline.market.coverage import watermark
+from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.windows import HOUR, MINUTE, TimeWindow, ceil, floor
 
 from .result import BuildResult, write_slice
 
 BARS_1S = "market.bars_1s"
 BARS_1M = "market.bars_1m"
+HISTORY_1M = "market.history_1m"
 QUOTES = "raw.quotes"
 COVERAGE = "raw.coverage"
 
@@ -100,7 +102,10 @@ def build_1m(
     watermark: datetime,
     symbols: Sequence[str] | None = None,
 ) -> list[BuildResult]:
-    """Rebuild the one-minute bars of *window* that *watermark* has closed, from one-second bars."""
+    """Rebuild the one-minute bars of *window* that *watermark* has closed.
+
+    From one-second bars, and from official minutes where not all of a minute was seen.
+    """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
     for part in _days(
@@ -109,9 +114,9 @@ def build_1m(
 
         def compute(part: TimeWindow = part) -> pl.DataFrame:
             seconds = lake.scan(BARS_1S, exchange=exchange, window=part, symbols=names).collect()
-            return with_coverage(
-                roll_up(seconds, MINUTE), read_coverage(lake, exchange, part), MINUTE
-            )
+            history = lake.scan(HISTORY_1M, exchange=exchange, window=part, symbols=names)
+            coverage = read_coverage(lake, exchange, part)
+            return merge(roll_up(seconds, MINUTE), history.collect(), coverage, watermark)
 
         _, result = write_slice(lake, BARS_1M, Slice(exchange, part, names), compute)
         results.append(result)

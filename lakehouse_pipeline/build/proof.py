@@ -13,6 +13,7 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import quality
+from lakehouse_pipeline.market.bars import Source
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import canonical, observes_price
 from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, floor
@@ -45,7 +46,8 @@ def ohlc_is_consistent(lake: Lakehouse, exchange: str, window: TimeWindow) -> Pr
 def bars_match_quotes(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
     """Every closed minute of *window* has the price observations' count, high, low and close.
 
-    They are counted here from the quotes again, in another way than the bars were built.
+    They are counted here from the quotes again, in another way than the bars were built. A minute
+    with official prices has the count of its observations alone.
     """
     closed = built_part(lake, exchange, window)
     if closed is None:
@@ -67,9 +69,10 @@ def bars_match_quotes(lake: Lakehouse, exchange: str, window: TimeWindow) -> Pro
         )
     )
     bars = lake.scan(BARS_1M, exchange=exchange, window=closed).collect()
-    stored = bars.select(
+    stored = bars.filter(pl.col("source") != Source.OFFICIAL).select(
         "symbol",
         "open_time",
+        "source",
         pl.sum_horizontal("price_updates", "volume_updates", "time_updates")
         .cast(pl.Int64)
         .alias("updates"),
@@ -78,10 +81,12 @@ def bars_match_quotes(lake: Lakehouse, exchange: str, window: TimeWindow) -> Pro
     both = expected.join(
         stored, on=["symbol", "open_time"], how="full", suffix="_stored", coalesce=True
     )
-    differs = pl.any_horizontal(
-        pl.col(name).ne_missing(pl.col(f"{name}_stored"))
+    differ = {
+        name: pl.col(name).ne_missing(pl.col(f"{name}_stored"))
         for name in ("updates", "high", "low", "close")
-    )
+    }
+    is_ours = pl.col("source").ne_missing(Source.MIXED.value)
+    differs = differ.pop("updates") | (is_ours & pl.any_horizontal(differ.values()))
     return Proof(both.height, both.filter(differs).sort("symbol", "open_time"))
 
 

@@ -1,6 +1,6 @@
 """What a tick adds to the bars: the time closed, and the minutes touched, since the last one.
 
-Each table remembers which commit of its source it has seen and up to where it was built, so a
+Each table remembers which commit of its sources it has seen and up to where it was built, so a
 missed or failed tick is caught up by the next. A day rebuilt as a whole gives the same rows.
 """
 
@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
-from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor
+from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor, union
 
-from .bars import BARS_1M, BARS_1S, QUOTES, build_1m, build_1s
+from .bars import BARS_1M, BARS_1S, HISTORY_1M, QUOTES, build_1m, build_1s
 from .result import BuildResult
 
 
@@ -26,22 +26,43 @@ def tick_1s(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Buil
 
 
 def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[BuildResult]:
-    """Roll up the minutes of *exchange* closed, or with seconds rebuilt, since the last tick."""
-    seen = lake.head(BARS_1S)
-    window = unbuilt(lake, BARS_1S, BARS_1M, exchange, closed=floor(watermark, MINUTE))
-    if window is None:
+    """Build the minutes of *exchange* closed, or with seconds or history new, since the last tick.
+
+    Official minutes may be days old; each stretch of them is rebuilt by itself.
+    """
+    closed = floor(watermark, MINUTE)
+    seen, fetched = lake.head(BARS_1S), lake.head(HISTORY_1M)
+    window = unbuilt(lake, BARS_1S, BARS_1M, exchange, closed=closed)
+    windows = union([*repaired(lake, exchange, closed=closed), *([window] if window else [])])
+    if not windows:
         return []
-    results = build_1m(lake, exchange, window, watermark=watermark)
+    results = [
+        result for part in windows for result in build_1m(lake, exchange, part, watermark=watermark)
+    ]
     # Set after the rows: a crash in between makes the next tick repeat these minutes.
     lake.append(
         BARS_1M,
-        schemas.BARS.to_frame(),
+        schemas.MINUTE_BARS.to_frame(),
         progress={
             f"built_from.{exchange}": seen,
-            f"built_to.{exchange}": int(window.end.timestamp()),
+            f"repaired_from.{exchange}": fetched,
+            f"built_to.{exchange}": int(closed.timestamp()),
         },
     )
     return results
+
+
+def repaired(lake: Lakehouse, exchange: str, *, closed: datetime) -> list[TimeWindow]:
+    """Return the minutes before *closed* with official bars that came since the last tick."""
+    seen = lake.progress(BARS_1M, f"repaired_from.{exchange}") or 0
+    if lake.head(HISTORY_1M) == seen:  # planning the files would cost more each year
+        return []
+    bounds = [
+        (file.times[0], min(file.times[1] + MINUTE, closed))
+        for file in lake.touched_since(HISTORY_1M, seen, exchange)
+        if file.times is not None
+    ]
+    return [TimeWindow(start, end) for start, end in bounds if start < end]
 
 
 def unbuilt(

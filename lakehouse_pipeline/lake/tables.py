@@ -34,7 +34,7 @@ from pyiceberg.types import (
 
 from lakehouse_pipeline.market import schemas
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_VERSION_PROPERTY = "lakehouse.schema-version"
 SNAPSHOTS_KEPT = 50  # commit cost grows with the snapshots in the metadata
 
@@ -288,12 +288,18 @@ _BARS: tuple[Column, ...] = (
 )
 
 
-def _bars(name: str, doc: str) -> TableSpec:
+_DEVIATIONS: tuple[Column, ...] = (
+    ("price_deviation", REAL, "Largest streamed minus official price, absolute; null without both"),
+    ("volume_deviation", REAL, "Streamed minus official volume; null without both"),
+)
+
+
+def _bars(name: str, doc: str, columns: tuple[Column, ...], frame: pl.Schema) -> TableSpec:
     return TableSpec(
         name=name,
         doc=doc,
-        columns=_BARS,
-        frame=schemas.BARS,
+        columns=columns,
+        frame=frame,
         time_column="open_time",
         sealed=(("symbol", BY_VALUE), ("open_time", BY_DAY)),
         hot=(("exchange", BY_VALUE), ("open_time", BY_HOUR)),
@@ -302,8 +308,15 @@ def _bars(name: str, doc: str) -> TableSpec:
     )
 
 
-BARS_1S = _bars("market.bars_1s", "One-second bars built from quotes; no update, no row")
-BARS_1M = _bars("market.bars_1m", "One-minute bars, streamed and filled from history")
+BARS_1S = _bars(
+    "market.bars_1s", "One-second bars built from quotes; no update, no row", _BARS, schemas.BARS
+)
+BARS_1M = _bars(
+    "market.bars_1m",
+    "One-minute bars, streamed and filled from history",
+    (*_BARS, *_DEVIATIONS),
+    schemas.MINUTE_BARS,
+)
 
 HISTORY_1M = TableSpec(
     name="market.history_1m",
@@ -317,13 +330,33 @@ HISTORY_1M = TableSpec(
         ("low", REAL, "Official low"),
         ("close", REAL, "Official close"),
         ("volume", REAL, "Base currency; null where the feed gives none"),
-        ("fetched_at", TIME, "When it was fetched"),
+        ("fetched_at", TIME, "When it was first seen with these values"),
     ),
     frame=schemas.HISTORY,
     time_column="open_time",
     sealed=(("symbol", BY_VALUE), ("open_time", BY_DAY)),
     hot=None,
     order=("symbol", "open_time"),
+)
+
+FETCHES = TableSpec(
+    name="raw.fetches",
+    doc="What was asked of chart history and how far the answer reached: bars that were not given",
+    columns=(
+        _EXCHANGE,
+        _SYMBOL,
+        ("start", TIME, "Of what was asked for"),
+        ("end", TIME, "Of what was asked for, exclusive"),
+        ("reached", TIME, "The answer speaks for what is from here on; null if it was refused"),
+        ("ended", TEXT, "Why there is nothing older: reached, end, limit, empty, or a refusal"),
+        ("detail", TEXT, "What the feed said when it refused"),
+        ("fetched_at", TIME, "When it was answered"),
+    ),
+    frame=schemas.FETCHES,
+    time_column="fetched_at",
+    sealed=(("exchange", BY_VALUE), ("fetched_at", BY_DAY)),
+    hot=None,
+    order=("fetched_at", "symbol"),
 )
 
 GAPS = TableSpec(
@@ -390,7 +423,9 @@ RECONCILIATION = TableSpec(
         ("missed_volume", REAL, "Volume the gaps missed, base currency"),
         ("filled_volume", REAL, "Of it, filled from history"),
         ("volume_residual", REAL, "Streamed and filled volume minus official volume"),
-        ("worst", TEXT, "The worst minute, in words"),
+        ("worst", TEXT, "The worst minutes, in words"),
+        ("reason", TEXT, "Why a gap cannot be filled"),
+        ("minutes_unseen", INT, "Covered minutes with an official bar and no streamed one"),
     ),
     frame=schemas.RECONCILIATION,
     time_column="start",
@@ -433,6 +468,7 @@ TABLES: dict[str, TableSpec] = {
         BARS_1S,
         BARS_1M,
         HISTORY_1M,
+        FETCHES,
         GAPS,
         INDICATORS_1M,
         RECONCILIATION,

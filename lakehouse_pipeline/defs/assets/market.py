@@ -54,11 +54,19 @@ def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
             for exchange, day, seen in days(context, lake):
                 tell(context, bars.build_1s(lake, exchange, day, watermark=seen, symbols=names))
 
-    @built("market.bars_1m", schemas.BARS, partitions, deps=["market.bars_1s"])
+    @built(
+        "market.bars_1m",
+        schemas.MINUTE_BARS,
+        partitions,
+        deps=["market.bars_1s", "market.history_1m"],
+    )
     def bars_1m(
         context: dg.AssetExecutionContext, config: BarsConfig, lakehouse: LakehouseResource
     ) -> None:
-        """One-minute OHLCV bars, rolled up from the one-second bars."""
+        """One-minute OHLCV bars, rolled up from the one-second bars.
+
+        A minute of which not all was seen is the official one where history has it, and says so.
+        """
         from lakehouse_pipeline.build import bars, tick  # noqa: PLC0415  # polars and pyiceberg
 
         with lakehouse.open() as lake:

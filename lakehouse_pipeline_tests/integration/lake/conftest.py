@@ -53,7 +53,7 @@ def bars() -> Callable[..., pl.DataFrame]:
             for symbol in symbols
             for minute in range(minutes)
         ]
-        return _fill(rows, schemas.BARS)
+        return _fill(rows, schemas.MINUTE_BARS)
 
     return make
 

@@ -40,11 +40,11 @@ def frame(bars: dict[Key, float]) -> pl.DataFrame:
         for (symbol, step), close in bars.items()
     ]
     if not rows:
-        return pl.DataFrame(schema=schemas.BARS)
-    given = pl.DataFrame(rows, schema_overrides=schemas.BARS)
+        return pl.DataFrame(schema=schemas.MINUTE_BARS)
+    given = pl.DataFrame(rows, schema_overrides=schemas.MINUTE_BARS)
     return given.select(
         pl.col(name) if name in given.columns else pl.lit(None, kind).alias(name)
-        for name, kind in schemas.BARS.items()
+        for name, kind in schemas.MINUTE_BARS.items()
     )
 
 

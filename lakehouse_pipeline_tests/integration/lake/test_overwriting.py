@@ -58,7 +58,7 @@ def test_exactly_the_slice_is_replaced(lake: Lakehouse, bars: Frames) -> None:
 def test_a_slice_shrinks_to_what_is_given(lake: Lakehouse, bars: Frames) -> None:
     lake.append(TABLE, bars(minutes=4, symbols=["BINANCE:BTCUSDT"]))
 
-    nothing = pl.DataFrame(schema=schemas.BARS)
+    nothing = pl.DataFrame(schema=schemas.MINUTE_BARS)
     lake.overwrite(TABLE, nothing, slice=Slice("BINANCE", window(1, 3)))
 
     assert sorted(minute for _, minute in closes(lake)) == [0, 3]
@@ -99,7 +99,7 @@ def test_a_slice_ends_before_its_end(lake: Lakehouse, bars: Frames) -> None:
     only = ["BINANCE:BTCUSDT"]
     lake.append(TABLE, bars(minutes=3, symbols=only))  # its last bar opens where the slice ends
 
-    lake.overwrite(TABLE, pl.DataFrame(schema=schemas.BARS), slice=Slice("BINANCE", window(0, 2)))
+    lake.overwrite(TABLE, pl.DataFrame(schema=schemas.MINUTE_BARS), slice=Slice("BINANCE", window(0, 2)))
 
     assert closes(lake) == {("BTCUSDT", 2): 1.0}
 
@@ -152,7 +152,7 @@ def test_an_empty_slice_makes_a_plain_append(lake: Lakehouse, bars: Frames) -> N
 def test_replacing_nothing_with_nothing_makes_no_snapshot(lake: Lakehouse) -> None:
     commit = lake.overwrite(
         TABLE,
-        pl.DataFrame(schema=schemas.BARS),
+        pl.DataFrame(schema=schemas.MINUTE_BARS),
         slice=Slice("BINANCE", window(0, 1)),
         progress={"built_from": 3},
     )
@@ -272,7 +272,7 @@ def test_an_overwrite_that_emptied_the_slice_meanwhile_is_a_conflict(
     lake: Lakehouse, bars: Frames, racing: Callable[..., Lakehouse]
 ) -> None:
     lake.append(TABLE, bars())
-    slice_, nothing = Slice("BINANCE", window(0, 1)), pl.DataFrame(schema=schemas.BARS)
+    slice_, nothing = Slice("BINANCE", window(0, 1)), pl.DataFrame(schema=schemas.MINUTE_BARS)
     loser = racing(lambda: lake.overwrite(TABLE, nothing, slice=slice_))
 
     with pytest.raises(CommitConflict, match="gone"):
