@@ -60,7 +60,12 @@ async def record(
     sink = Sink(lambda: Lakehouse.open(settings), exchange, max_rows=settings.ingest.commit_rows)
     lane = Lane("sink")
     own, orphans = await _take_spools(settings.state_dir / "spool" / exchange, lane, sink)
-    status = WorkerStatus(exchange=exchange, writer_id=own.writer_id, run_id=run_id)
+    status = WorkerStatus(
+        exchange=exchange,
+        writer_id=own.writer_id,
+        run_id=run_id,
+        last_commit_sequence=own.last_sequence - own.rows_after(0),
+    )
     recording = Recording(
         settings, status, own=own, orphans=orphans, sink=sink, lane=lane, on_commit=on_commit
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import polars as pl
 import pytest
 
 from lakehouse_pipeline.errors import InputFileError
+from lakehouse_pipeline.feedserver.generated import generated_market
+from lakehouse_pipeline.feedserver.recorder import record
+from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.ingest import replay as replay_module
 from lakehouse_pipeline.ingest.replay import replay
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
@@ -76,6 +80,29 @@ def test_a_recording_lands_in_recorded_time_by_exchange(tmp_path: Path, settings
         assert alive["end"].max().timestamp() == START + 31
         assert coverage.filter(exchange=exchange, kind="ended")["reason"].to_list() == ["closed"]
     assert table(settings, "raw.rejects")["exchange"].to_list() == ["BINANCE"]
+
+
+def test_a_live_recording_replays_to_what_the_server_sent(tmp_path: Path, settings, eventually):
+    path, symbol = tmp_path / "live.jsonl", "BINANCE:BTCUSDT"
+
+    async def scenario():
+        async with FeedServer(generated_market(pace=20), speed=20) as server:
+            stop = asyncio.Event()
+            feed = settings.feed.model_copy(update={"url": server.url})
+            task = asyncio.create_task(record(feed, [symbol], path, stop=stop, now=server.now))
+            await eventually(lambda: len(server.sent) > 60, timeout=30)
+            stop.set()
+            await task
+            return [packet.values for packet in server.sent]
+
+    sent = asyncio.run(scenario())
+    replay(settings, path)
+
+    quotes = table(settings, "raw.quotes")
+    prices = quotes.filter(pl.col("changed").str.contains("last_price"))["last_price"].to_list()
+    assert quotes.height > 50
+    assert prices == [values["lp"] for values in sent if "lp" in values][: len(prices)]
+    assert table(settings, "raw.rejects").is_empty()
 
 
 def test_replaying_again_adds_nothing(tmp_path: Path, settings):

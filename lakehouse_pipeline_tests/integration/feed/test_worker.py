@@ -115,6 +115,31 @@ def test_a_half_open_connection_is_noticed_and_replaced(
     assert ends(coverage)[0] == "silent"
 
 
+def test_a_frozen_symbol_is_marked_stalled_without_a_reconnect(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    frozen = faults.Frozen(symbols=[ETH], at=seconds(90))
+
+    async def scenario():
+        async with FeedServer(market, speed=SPEED, faults=[frozen]) as server:
+            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(
+                    lambda: not worker.table("raw.coverage").filter(kind="stalled").is_empty(),
+                    timeout=40,
+                )
+            return worker, server
+
+    worker, server = asyncio.run(scenario())
+    coverage = worker.table("raw.coverage")
+
+    (stalled,) = coverage.filter(kind="stalled").iter_rows(named=True)
+    assert stalled["symbol"] == ETH
+    assert stalled["end"] - stalled["start"] > seconds(60)
+    assert coverage.filter(kind="opened").height == 1
+    assert [packet.name for packet in server.sent if "description" in packet.values].count(ETH) == 2
+
+
 def test_symbols_follow_the_file_without_a_restart(
     tmp_path: Path, market, make_settings, run, eventually, monkeypatch
 ):
