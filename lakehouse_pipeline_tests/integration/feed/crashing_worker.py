@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lakehouse_pipeline.ingest import committer, worker
+from lakehouse_pipeline.ingest import worker
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.lake import lakehouse
 from lakehouse_pipeline.settings import Settings
@@ -103,8 +103,6 @@ def crash_at(point: str) -> None:
             wrap(Spool, "forget", before=nth(2))
         case "recovering":
             wrap(worker, "settle", after=nth(1))
-        case "draining":
-            wrap(committer, "settle", after=nth(1))
         case "never":
             pass
         case _:

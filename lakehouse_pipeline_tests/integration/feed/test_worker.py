@@ -14,10 +14,11 @@ from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.ingest import desired
+from lakehouse_pipeline.ingest.rows import mark
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.ingest.supervision import Start, Wait, decide, failures, workers
 from lakehouse_pipeline.ingest.worker import run_worker
-from lakehouse_pipeline.market.coverage import covered
+from lakehouse_pipeline.market.coverage import Mark, covered
 from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.settings import ExchangeSettings
 
@@ -337,6 +338,32 @@ def test_an_expired_worker_leaves_when_its_successor_records(
     window = TimeWindow(coverage["start"].min(), coverage["end"].max())
     for symbol in (BTC, ETH):
         assert len(covered(coverage, symbol, window)) == 1
+
+
+def test_orphaned_spools_are_drained_and_deleted(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    folder = tmp_path / "spool" / "BINANCE"
+    left = {}
+    for number in range(3):
+        spool = Spool.create(folder)
+        spool.append([mark(f"old-{number}", Mark.OPENED, 10**15, 10**15)])
+        left[spool.writer_id] = f"old-{number}"
+        spool.close()
+
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(lambda: len(list(folder.glob("*.sqlite"))) == 1, timeout=30)
+            return worker
+
+    coverage = asyncio.run(scenario()).table("raw.coverage")
+
+    old = coverage.filter(pl.col("session_id").str.starts_with("old"))
+    crashed = old.filter(kind="ended", reason="crashed")
+    assert dict(crashed.select("writer_id", "session_id").rows()) == left
+    assert old.filter(kind="opened").height == 3
 
 
 def test_an_exchange_that_is_not_configured_is_one_clear_error(tmp_path: Path, make_settings):
