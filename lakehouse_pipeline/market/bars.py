@@ -37,7 +37,7 @@ from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
 
 __all__ = ["Source", "State", "build_bars", "build_bars_1s", "dense", "roll_up", "with_coverage"]
 
-_PORTION = 200_000  # rows
+_PORTION = 400_000  # rows
 
 
 class State(StrEnum):
@@ -82,9 +82,8 @@ def build_bars(
 
     * *quotes*: everything with ``event_time`` from *since* on, later than the window too as far
       as it is there (a late update is booked against what was received before it).
-    * *since*: by default UTC midnight of the window's first day. A later instant saves reading;
-      it must then be early enough for each symbol to have a row with a counter before the window
-      (see ``volume.without_counter``), or that symbol's first volume is unknown.
+    * *since*: by default UTC midnight of the window's first day. A later instant saves reading; a
+      symbol that has not shown its counter between then and the window has an unknown first volume.
     * a row of the symbol before the window, however old, for ``prev_close`` (else null).
     * *coverage*: from the start of the session alive at *since*, and at least from midnight.
     """

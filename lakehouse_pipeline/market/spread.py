@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from lakehouse_pipeline.market.arrays import SECOND_US, Floats, Ints, floats, microseconds
+from lakehouse_pipeline.market.arrays import SECOND_US, Floats, Ints, changes, floats, microseconds
 
 
 def spreads(rows: pl.DataFrame, symbols: Ints, of: Ints, seconds: Ints) -> Floats:
@@ -19,39 +19,37 @@ def spreads(rows: pl.DataFrame, symbols: Ints, of: Ints, seconds: Ints) -> Float
     """
     spread = floats(rows["ask"] - rows["bid"])
     known = np.flatnonzero(~np.isnan(spread))
-    result = np.full(seconds.size, np.nan)
     if not known.size:
-        return result
+        return np.full(seconds.size, np.nan)
     received = microseconds(rows["received_at"])[known]
     order = _receive_order(symbols[known], received, rows["sequence"].to_numpy()[known])
     known, received = known[order], received[order]
     spread, symbol = spread[known], symbols[known]
 
-    # One rising key for (symbol, instant); the margin keeps a second from reaching a neighbor.
-    begin = seconds * SECOND_US
-    origin = min(received.min(), begin.min())
-    span = max(received.max(), begin.max()) - origin + 2 * SECOND_US
-    key = symbol * span + (received - origin)
-    asked = of * span + (begin - origin)
-    first = np.searchsorted(key, asked, side="right") - 1
-    last = np.searchsorted(key, asked + SECOND_US, side="left") - 1
-    first += (first < 0) | (symbol[first] != of)  # nothing known yet when the second began
+    # What each state adds to the second it was received in: it holds until the next one's.
+    second = received // SECOND_US
+    first = changes(symbol, second)
+    begun = np.flatnonzero(first)
+    until = np.append(received[1:], 0)
+    last = np.append(begun[1:], known.size) - 1
+    until[last] = (second[last] + 1) * SECOND_US
+    change_total = np.add.reduceat(spread * (until - received), begun)
+    # Before the first change of a second stands what the symbol had before, if anything.
+    lead = received[begun] - second[begun] * SECOND_US
+    before = np.where(changes(symbol)[begun], np.nan, np.roll(spread, 1)[begun])
+    start = np.where(np.isnan(before), 0.0, before * lead)
+    length = np.where(np.isnan(before), SECOND_US - lead, SECOND_US)
+    moving = (start + change_total) / length
 
-    steady = first == last
-    result[steady] = spread[first[steady]]
-    moving = np.flatnonzero(first < last)
-    if moving.size:
-        # Expand each second into its pieces of constant spread.
-        counts = last[moving] - first[moving] + 1
-        offsets = np.cumsum(counts) - counts
-        piece = np.arange(counts.sum()) + np.repeat(first[moving] - offsets, counts)
-        second = np.repeat(asked[moving], counts)
-        until = np.append(key[1:], key[-1])[piece]
-        until[offsets + counts - 1] = asked[moving] + SECOND_US
-        weight = until - np.maximum(key[piece], second)
-        weighted = np.add.reduceat(weight * spread[piece], offsets)
-        result[moving] = weighted / np.add.reduceat(weight, offsets)
-    return result
+    # One rising key for (symbol, second) finds each second's changes, or the state it inherits.
+    origin = min(second.min(), seconds.min())
+    span = max(second.max(), seconds.max()) - origin + 1
+    asked = of * span + (seconds - origin)
+    group = np.searchsorted((symbol * span + (second - origin))[begun], asked, side="right") - 1
+    found = np.maximum(group, 0)
+    inherited = (group >= 0) & (symbol[begun][found] == of)
+    changing = inherited & (second[begun][found] == seconds)
+    return np.where(changing, moving[found], np.where(inherited, spread[last][found], np.nan))
 
 
 def _receive_order(symbols: Ints, received: Ints, sequence: Ints) -> Ints:

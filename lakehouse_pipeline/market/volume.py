@@ -310,14 +310,11 @@ def _states(kept: Ints, level: Floats, new_group: Bools, anchored: Bools) -> tup
     numbered[kept] = np.arange(kept.size)
     group_start = np.maximum.accumulate(np.where(new_group, np.arange(count), 0))
     latest = np.maximum.accumulate(numbered)
-    previous = np.concatenate(([-1], latest[:-1]))
-    padded_kept, padded_level = np.append(kept, -1), np.append(level, np.nan)
-
-    def state(index: Ints) -> Floats:
-        in_group = padded_kept[index] >= group_start
-        return np.where(in_group, padded_level[index], ground)
-
-    return state(previous), state(latest)
+    known = np.append(kept, -1)[latest] >= group_start
+    after = np.where(known, np.append(level, np.nan)[latest], ground)
+    before = np.roll(after, 1)
+    before[new_group] = ground[new_group]
+    return before, after
 
 
 def _spread(values: npt.NDArray[T], at: Ints, count: int) -> npt.NDArray[T]:
