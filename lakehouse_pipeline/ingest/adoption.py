@@ -14,9 +14,10 @@ from pathlib import Path
 from lakehouse_pipeline.errors import SpoolLocked
 from lakehouse_pipeline.market.coverage import Ending, Mark
 
+from .locking import spool_lock
 from .rows import mark
 from .salvage import TEMPORARY, finish_salvage, salvage
-from .spool import SUFFIX, Spool, SpoolDamaged, spool_lock
+from .spool import SUFFIX, Spool, SpoolDamaged
 
 
 def take_free(folder: Path) -> list[Spool]:

@@ -26,10 +26,11 @@ from lakehouse_pipeline.settings import Settings
 from lakehouse_pipeline.tradingview.messages import Event, Heartbeat, QuoteCompleted, QuoteUpdate
 from lakehouse_pipeline.tradingview.protocol import ClientProtocol
 
+from .locking import spool_lock
 from .rows import QUOTES, REJECTS, Entry, instant
 from .session import SECOND, SessionRecorder
 from .sink import Sink
-from .spool import SUFFIX, Spool, remove_database, spool_lock
+from .spool import SUFFIX, Spool, remove_database
 
 log = structlog.get_logger()
 

@@ -12,7 +12,6 @@ which spool a worker may use belongs to ``adoption``; reading a broken file to `
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -25,8 +24,9 @@ from typing import Any
 
 import msgspec
 
-from lakehouse_pipeline.errors import SpoolError, SpoolFull, SpoolLocked, StateDirectoryError
+from lakehouse_pipeline.errors import SpoolError, SpoolFull, StateDirectoryError
 
+from .locking import take_lock
 from .rows import COVERAGE, Entry, session_change
 
 FORMAT = 1
@@ -78,7 +78,7 @@ class Spool:
         self.path = path
         self.writer_id = path.name.removesuffix(SUFFIX)
         self._mutex = threading.Lock()
-        self._lock_fd: int | None = _lock(path)
+        self._lock_fd: int | None = take_lock(path)
         try:
             self._write = self._connect()
             self._read = self._connect()
@@ -291,42 +291,6 @@ def _follow_sessions(sessions: dict[str, int], entries: Sequence[Entry]) -> dict
             else:
                 followed[session_id] = last_frame
     return followed
-
-
-@contextlib.contextmanager
-def spool_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of the closed spool at *path*.
-
-    Raises:
-        SpoolLocked: another process, or an open ``Spool``, holds it.
-    """
-    fd = _lock(path)
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def _lock(path: Path) -> int:
-    """Take the side lock of *path* without waiting; return its file descriptor."""
-    lock_path = path.with_suffix(".lock")
-    while True:
-        try:
-            fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateDirectoryError(
-                f"{lock_path} cannot be written: {error.strerror}.", mend="Set LAKEHOUSE_STATE_DIR."
-            ) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            raise SpoolLocked(f"Spool {path} is in use by another process.") from error
-        # Its last owner may have removed the file between our open and our lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(fd).st_ino == lock_path.stat().st_ino:
-                return fd
-        os.close(fd)
 
 
 @contextlib.contextmanager
