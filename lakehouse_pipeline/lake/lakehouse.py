@@ -30,7 +30,7 @@ from .commit import (
     overwrite_files,
 )
 from .files import discard, scan_files, storage_options, write_files
-from .metadata import expire_snapshots, set_properties, table_name
+from .metadata import expire_snapshots, remove_properties, set_properties, table_name
 from .planning import DataFileInfo, Planner
 from .slices import EVERYTHING, Selection, Slice
 from .tables import SEALED, SNAPSHOTS_KEPT, TABLES, TableSpec
@@ -125,6 +125,14 @@ class Lakehouse:
         """Return what the last commit that set *key* set it to."""
         value = self.load(table).properties.get(key)
         return None if value is None else int(value)
+
+    def progress_by(self, table: str, prefix: str) -> dict[str, int]:
+        """Return every progress of *table* whose key starts with *prefix*, by the rest of it."""
+        return {
+            key.removeprefix(prefix): int(value)
+            for key, value in self.load(table).properties.items()
+            if key.startswith(prefix)
+        }
 
     def touched_since(self, table: str, sequence: int, exchange: str) -> list[DataFileInfo]:
         """Return the data files of *exchange* with rows newer than *sequence*."""
@@ -247,6 +255,12 @@ class Lakehouse:
                 discard(loaded.io, [new.file for new in added])
                 raise
             return self._committed(loaded, commit)
+
+    def forget(self, table: str, key: str) -> None:
+        """Remove the progress *key*, of somebody who is gone for good."""
+        loaded = self.load(table)
+        with typed_errors(f"forgetting progress of {table}"):
+            remove_properties(loaded, [key])
 
     def _guard(self, table: Table, slice_: Slice, known: int) -> Guard:
         def check(head: Snapshot | None) -> None:

@@ -27,7 +27,7 @@ from .catalog import typed_errors
 from .commit import NewFile, replace_files
 from .files import discard, scan_files, write_files
 from .lakehouse import Lakehouse
-from .metadata import expire_snapshots, tag_head
+from .metadata import expire_snapshots, tag_snapshot
 from .planning import EPOCH, DataFileInfo
 from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
 
@@ -37,6 +37,7 @@ TARGET_BYTES = 128 << 20  # a compacted file is at most this large
 BATCH_ROWS = 1_000_000  # rows held in memory and moved by one commit
 OPEN_FILES = 16  # a partition still written to is compacted only beyond this many small files
 CONFLICTS_BORNE = 20
+TAG_PREFIX = "day-"
 
 Job = Sequence[Sequence[DataFileInfo]]  # groups; the rows of each are written together
 Planning = Callable[[list[DataFileInfo]], list[Job]]
@@ -259,19 +260,32 @@ def fingerprint(rows: pl.DataFrame) -> tuple[int, int]:
     return rows.height, int(rows.hash_rows().sum())
 
 
-def tag_day(lake: Lakehouse, table: str, day: date) -> str | None:
-    """Tag the head as *day* and drop all but the newest tags the table keeps; return the tag.
+def day_tag(day: date) -> str:
+    """Return the name of a day's tag."""
+    return f"{TAG_PREFIX}{day.isoformat()}"
 
-    Time travel is promised to these: ``scan(table, snapshot="day-2026-01-31")``. A day that has
-    its tag keeps it. None for a table that keeps no tags.
+
+def tag_day(lake: Lakehouse, table: str, day: date, *, snapshot_id: int | None = None) -> None:
+    """Tag a snapshot as *day* and drop all but the newest tags the table keeps.
+
+    Args:
+        lake: the lake.
+        table: one that keeps tags; nothing is done for others.
+        day: time travel is promised to it: ``scan(table, snapshot=day_tag(day))``.
+        snapshot_id: takes the tag even from another. By default the head, unless there is a tag.
+
+    Raises:
+        CommitConflict: if the snapshot has been expired.
     """
-    keep = TABLES[table].tagged_days
-    if keep == 0:
-        return None
-    name = f"day-{day.isoformat()}"
+    keep, name = TABLES[table].tagged_days, day_tag(day)
     with typed_errors(f"tagging {table}"):
-        tag_head(lake.load(table), name, prefix="day-", keep=keep)
-    return name
+        loaded = lake.load(table)
+        head = loaded.current_snapshot()
+        if not keep or head is None:
+            return
+        tagged = loaded.refs().get(name)
+        chosen = snapshot_id or (tagged.snapshot_id if tagged else head.snapshot_id)
+        tag_snapshot(loaded, name, chosen, prefix=TAG_PREFIX, keep=keep)
 
 
 def expire(lake: Lakehouse, table: str, *, keep: int = SNAPSHOTS_KEPT) -> int:

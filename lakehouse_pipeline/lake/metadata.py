@@ -6,12 +6,14 @@ metadata instead. Changes that make a snapshot belong to ``commit``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import stamina
 import structlog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
+
+from lakehouse_pipeline.errors import CommitConflict
 
 log = structlog.get_logger()
 
@@ -32,6 +34,22 @@ def set_properties(table: Table, properties: Mapping[str, str]) -> None:
         transaction.set_properties(dict(properties))
 
 
+@retried
+def remove_properties(table: Table, names: Iterable[str]) -> None:
+    """Remove those of *names* that are set."""
+    table.refresh()
+    if present := sorted(set(names) & table.properties.keys()):
+        with table.transaction() as transaction:
+            transaction.remove_properties(*present)
+
+
+def old_snapshots(table: Table, *, keep: int) -> list[int]:
+    """Return the IDs of snapshots beyond the newest *keep*, those with a tag excepted."""
+    tagged = {ref.snapshot_id for ref in table.metadata.refs.values()}
+    by_age = sorted(table.metadata.snapshots, key=lambda each: each.sequence_number or 0)
+    return [each.snapshot_id for each in by_age[:-keep] if each.snapshot_id not in tagged]
+
+
 def expire_snapshots(table: Table, *, keep: int) -> int:
     """Forget snapshots beyond the newest *keep*, never one with a tag; return how many.
 
@@ -48,9 +66,7 @@ def expire_snapshots(table: Table, *, keep: int) -> int:
 @retried
 def _expire_snapshots(table: Table, keep: int) -> int:
     table.refresh()
-    tagged = {ref.snapshot_id for ref in table.metadata.refs.values()}
-    by_age = sorted(table.metadata.snapshots, key=lambda each: each.sequence_number or 0)
-    old = [each.snapshot_id for each in by_age[:-keep] if each.snapshot_id not in tagged]
+    old = old_snapshots(table, keep=keep)
     if not old:
         return 0
     try:
@@ -62,14 +78,19 @@ def _expire_snapshots(table: Table, keep: int) -> int:
 
 
 @retried
-def tag_head(table: Table, name: str, *, prefix: str, keep: int) -> None:
-    """Tag the head *name* unless it exists; drop all but the greatest *keep* with *prefix*."""
+def tag_snapshot(table: Table, name: str, snapshot_id: int, *, prefix: str, keep: int) -> None:
+    """Give *name* to a snapshot, taken from another if need be; keep *keep* tags with *prefix*.
+
+    Raises:
+        CommitConflict: if the snapshot has been expired.
+    """
     table.refresh()
-    head = table.current_snapshot()
-    tags = {tag for tag in table.refs() if tag.startswith(prefix)}
-    kept = sorted(tags | {name}, reverse=True)[:keep]
+    if table.snapshot_by_id(snapshot_id) is None:
+        raise CommitConflict(f"Snapshot {snapshot_id} of {table_name(table)} is gone.")
+    tags = {tag: ref.snapshot_id for tag, ref in table.refs().items() if tag.startswith(prefix)}
+    kept = sorted({*tags, name}, reverse=True)[:keep]
     with table.manage_snapshots() as changes:
-        if head is not None and name in kept and name not in tags:
-            changes.create_tag(head.snapshot_id, name)
-        for tag in tags.difference(kept):
+        if name in kept and tags.get(name) != snapshot_id:
+            changes.create_tag(snapshot_id, name)
+        for tag in tags.keys() - set(kept):
             changes.remove_tag(tag)

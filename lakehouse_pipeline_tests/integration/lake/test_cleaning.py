@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
-from lakehouse_pipeline.lake.maintenance import expire, seal, tag_day
+from lakehouse_pipeline.lake.maintenance import day_tag, expire, seal, tag_day
 from lakehouse_pipeline.market.windows import DAY, MINUTE
 
 TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
@@ -91,12 +91,12 @@ def test_young_files_are_left_to_their_writers(lake: Lakehouse, bars: Frames) ->
 
 def test_a_tagged_snapshot_keeps_its_files(lake: Lakehouse, bars: Frames) -> None:
     lake.append(TABLE, bars())
-    tag = tag_day(lake, TABLE, TEN.date())
+    tag_day(lake, TABLE, TEN.date())
     worn(lake, bars)
 
     apply_cleaning(lake, plan_cleaning(lake, TABLE, older_than=NEVER))
 
-    assert lake.scan(TABLE, snapshot=tag).collect().height == 2
+    assert lake.scan(TABLE, snapshot=day_tag(TEN.date())).collect().height == 2
 
 
 def test_a_file_committed_after_the_plan_is_not_deleted(lake: Lakehouse, bars: Frames) -> None:

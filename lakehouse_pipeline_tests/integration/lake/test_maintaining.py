@@ -11,17 +11,19 @@ import pytest
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog.sql import SqlCatalog
 
-from lakehouse_pipeline.errors import TableDamaged
+from lakehouse_pipeline.errors import CommitConflict, TableDamaged
 from lakehouse_pipeline.lake import Lakehouse, Slice
 from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.maintenance import (
     Budget,
     compact,
+    day_tag,
     expire,
     fingerprint,
     seal,
     tag_day,
 )
+from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import Settings
 
@@ -339,9 +341,10 @@ def test_expiry_keeps_the_newest_and_every_row(lake: Lakehouse, quotes: Frames) 
 
 def test_a_tagged_day_outlives_expiry_and_can_be_read(lake: Lakehouse, quotes: Frames) -> None:
     lake.append(TABLE, quotes(count=3))
-    tag = tag_day(lake, TABLE, date(2026, 1, 31))
+    day, tag = date(2026, 1, 31), "day-2026-01-31"
+    tag_day(lake, TABLE, day)
     lake.append(TABLE, quotes(first=3, count=3))
-    assert tag_day(lake, TABLE, date(2026, 1, 31)) == tag  # a day keeps the tag it has
+    tag_day(lake, TABLE, day)  # a day keeps the tag it has
     lake.append(TABLE, quotes(first=6, count=3))
 
     assert expire(lake, TABLE, keep=1) == 1
@@ -351,8 +354,26 @@ def test_a_tagged_day_outlives_expiry_and_can_be_read(lake: Lakehouse, quotes: F
 
 
 def test_tables_that_keep_no_tags_get_none(lake: Lakehouse) -> None:
-    assert tag_day(lake, "market.gaps", date(2026, 1, 31)) is None
-    assert lake.load("market.gaps").refs() == {}
+    schema = TABLES["market.gaps"].frame
+    row = {"exchange": "OKX", "symbol": "OKX:A", "start": TEN}
+    lake.append("market.gaps", pl.DataFrame([{**dict.fromkeys(schema), **row}], schema=schema))
+
+    tag_day(lake, "market.gaps", date(2026, 1, 31))
+
+    assert lake.load("market.gaps").refs().keys() == {"main"}
+
+
+def test_a_tag_may_be_given_to_a_kept_snapshot_only(lake: Lakehouse, quotes: Frames) -> None:
+    first = lake.append(TABLE, quotes(count=1)).snapshot_id
+    lake.append(TABLE, quotes(first=1, count=1))
+    day = date(2026, 1, 31)
+
+    tag_day(lake, TABLE, day)
+    tag_day(lake, TABLE, day, snapshot_id=first)
+
+    assert lake.scan(TABLE, snapshot=day_tag(day)).collect().height == 1
+    with pytest.raises(CommitConflict, match="gone"):
+        tag_day(lake, TABLE, day, snapshot_id=1)
 
 
 def test_the_newest_fourteen_days_keep_their_tag(lake: Lakehouse, quotes: Frames) -> None:

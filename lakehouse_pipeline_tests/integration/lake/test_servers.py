@@ -17,7 +17,7 @@ import pytest
 
 from lakehouse_pipeline.lake import Lakehouse, Slice
 from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
-from lakehouse_pipeline.lake.maintenance import compact, expire, seal, tag_day
+from lakehouse_pipeline.lake.maintenance import compact, day_tag, expire, seal, tag_day
 from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import LakeSettings, Settings
@@ -163,7 +163,7 @@ def test_a_lake_lives_on_servers_as_on_files(
     lake.overwrite(TABLE, bars(TEN + MINUTE, minutes=1, close=2.0), slice=slice_)
     sealed = seal(lake, TABLE, before=TEN + DAY)
     compact(lake, TABLE, before=TEN + 2 * DAY)
-    tag = tag_day(lake, TABLE, TEN.date())
+    tag_day(lake, TABLE, TEN.date())
     lake.append(TABLE, bars(TEN + 30 * MINUTE))
     expire(lake, TABLE, keep=1)
     cleaned = apply_cleaning(lake, plan_cleaning(lake, TABLE, older_than=NEVER))
@@ -171,7 +171,7 @@ def test_a_lake_lives_on_servers_as_on_files(
     assert [lake.progress(TABLE, key) for key in ("w0", "w10")] == [4, 14]
     assert sealed.rows == 18
     assert sorted(lake.scan(TABLE).collect()["close"]) == [1.0] * 18 + [2.0] * 2
-    assert lake.scan(TABLE, snapshot=tag).collect().height == 18
+    assert lake.scan(TABLE, snapshot=day_tag(TEN.date())).collect().height == 18
     assert cleaned.files > 11
     assert [len(lake.load(name).specs()) for name in TABLES] == [
         len(spec.specs) for spec in TABLES.values()
