@@ -1,24 +1,29 @@
-"""Official one-minute bars from the feed's chart history.
+"""Official bars from the feed's chart history.
 
-One chart session with one series, paged backward until it reaches far enough or the feed says it
-has no more; anonymous access ends after about 5,000 bars. What the bars repair belongs to
-``build``; when to ask, and in which order, to the schedule.
+One connection serves any number of symbols: each gets a chart session with one series, paged
+backward until it reaches far enough or the feed says it has no more; anonymous access ends after
+about 5,000 bars. A task reads the connection all the time, or a heartbeat would go unanswered
+while a caller writes what it got. What to ask, and what the bars repair, belongs to
+``market.repair``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from lakehouse_pipeline.errors import TransportError
+from lakehouse_pipeline.errors import FeedError, TransportError
+from lakehouse_pipeline.market.coverage import LATENESS
+from lakehouse_pipeline.market.repair import Ended
 from lakehouse_pipeline.market.schemas import HISTORY
-from lakehouse_pipeline.market.windows import MINUTE
-from lakehouse_pipeline.settings import FeedSettings
+from lakehouse_pipeline.market.windows import MINUTE, floor
+from lakehouse_pipeline.settings import FeedSettings, HistorySettings
 from lakehouse_pipeline.tradingview.client import Connection, connect
 from lakehouse_pipeline.tradingview.messages import (
     CriticalFailure,
@@ -33,62 +38,85 @@ from lakehouse_pipeline.tradingview.messages import (
 )
 from lakehouse_pipeline.tradingview.protocol import ANONYMOUS, ClientProtocol
 
+from .clock import Clock
+from .limiter import ConnectLimiter
+
 PAGE = 2_000  # bars asked for at once
-PATIENCE = timedelta(seconds=60)  # for one symbol; chart links are known to hang
-SERIES, TURNAROUND, SYMBOL_ID, RESOLUTION = "sds_1", "s1", "sds_sym_1", "1"
+SERIES, TURNAROUND, SYMBOL_ID = "sds_1", "s1", "sds_sym_1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class History:
-    """The bars of one symbol, closed ones only, in HISTORY schema and order of time.
+    """The settled bars of one symbol, in HISTORY schema and order of time.
 
-    ``ended`` is why there is nothing older: ``reached`` (as far as was asked), ``end`` (nothing
-    older exists), ``limit`` (older ones are refused) or ``empty`` (a page brought nothing new).
+    They are all there are in ``[reached, until)``; ``ended`` says why nothing older came.
     """
 
     bars: pl.DataFrame
-    ended: str
+    reached: datetime
+    until: datetime
+    ended: Ended
 
 
-async def fetch_minutes(
-    feed: FeedSettings, symbol: str, *, since: datetime, now: Callable[[], datetime]
-) -> History:
-    """Return the official minutes of *symbol* (a full name) from *since* to now.
+class HistoryFeed:
+    """An open connection that is asked for one symbol after the other; see ``open_history``."""
 
-    *now* is the clock by which a bar is closed. The caller paces the connects.
-
-    Raises:
-        SymbolError, EntitlementError, LimitError: the feed will not give them.
-        TransportError: the connection broke, or the feed went on too long.
-        HandshakeRefused, AuthError, Banned: see ``tradingview.client``.
-    """
-    try:
-        async with (
-            asyncio.timeout(PATIENCE.total_seconds()),
-            connect(feed, now=now) as connection,
-        ):
-            bars, ended = await _Fetch(connection, feed, since).run(symbol)
-    except TimeoutError as error:
-        raise TransportError(f"The history of {symbol} did not end within {PATIENCE}.") from error
-    return History(_frame(symbol, bars, since=since, fetched_at=now()), ended)
-
-
-class _Fetch:
-    """One series on one connection, page by page."""
-
-    def __init__(self, connection: Connection, feed: FeedSettings, since: datetime) -> None:
+    def __init__(
+        self, connection: Connection, feed: FeedSettings, settings: HistorySettings, clock: Clock
+    ) -> None:
         self._connection = connection
-        self._token = ANONYMOUS if feed.token is None else feed.token.get_secret_value()
-        self._since = since
+        self._settings = settings
+        self._clock = clock
         self._protocol = ClientProtocol()
-        self._session = f"cs_{uuid.uuid4().hex[:12]}"
-        self._bars: dict[datetime, HistoryBar] = {}
-        self._before_page = 0
+        self._events: asyncio.Queue[Event | FeedError] = asyncio.Queue()
+        self._asked_at = float("-inf")  # by the loop's clock
+        self._protocol.set_auth_token(
+            ANONYMOUS if feed.token is None else feed.token.get_secret_value()
+        )
+        self._protocol.set_locale()
 
-    async def run(self, symbol: str) -> tuple[dict[datetime, HistoryBar], str]:
-        protocol, session = self._protocol, self._session
-        protocol.set_auth_token(self._token)
-        protocol.set_locale()
+    async def fetch(self, symbol: str, since: datetime, *, step: timedelta = MINUTE) -> History:
+        """Return the official bars of *symbol* (a full name) from *since* to now.
+
+        *step* is a minute, or a second for those whose plan includes it.
+
+        Raises:
+            SymbolError, EntitlementError, LimitError: the feed will not give them; others may come.
+            TransportError: the connection broke, or the feed took too long.
+            AuthError, Banned, ProtocolFault: see ``tradingview.messages``.
+        """
+        patience = self._settings.answer_timeout
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                bars, ended = await self._pages(symbol, since, step)
+        except TimeoutError as error:
+            raise TransportError(
+                f"The history of {symbol} did not end within {patience.total_seconds():g} s."
+            ) from error
+        fetched_at = self._clock.now()
+        until = floor(fetched_at - LATENESS, step)  # a bar just closed may still be amended
+        oldest = min(bars, default=until)
+        reached = since if ended in (Ended.REACHED, Ended.END) else min(max(since, oldest), until)
+        settled = [bar for at, bar in sorted(bars.items()) if since <= at < until]
+        return History(_frame(symbol, settled, fetched_at), reached, until, ended)
+
+    async def read(self) -> None:
+        """Answer heartbeats and collect events until the connection ends."""
+        try:
+            async for text, received_at in self._connection:
+                for event in self._protocol.receive_text(text, received_at):
+                    self._events.put_nowait(event)
+                await self._send()
+        except FeedError as error:
+            self._events.put_nowait(error)
+
+    async def _pages(
+        self, symbol: str, since: datetime, step: timedelta
+    ) -> tuple[dict[datetime, HistoryBar], Ended]:
+        protocol, session = self._protocol, f"cs_{uuid.uuid4().hex[:12]}"
+        bars: dict[datetime, HistoryBar] = {}
+        await self._pace()
+        wanted = (self._clock.now() - since) // step + 2
         protocol.chart_create_session(session)
         protocol.resolve_symbol(session, SYMBOL_ID, symbol)
         protocol.create_series(
@@ -96,63 +124,91 @@ class _Fetch:
             SERIES,
             turnaround=TURNAROUND,
             symbol_id=SYMBOL_ID,
-            resolution=RESOLUTION,
-            count=PAGE,
+            resolution="1" if step == MINUTE else "1S",
+            count=min(wanted, PAGE),
         )
-        await self._connection.send(protocol.texts_to_send())
-        async for text, received_at in self._connection:
-            for event in protocol.receive_text(text, received_at):
-                if (ended := self._take(event)) is not None:
-                    protocol.chart_delete_session(session)
-                    await self._connection.send(protocol.texts_to_send())
-                    return self._bars, ended
-            if texts := protocol.texts_to_send():
-                await self._connection.send(texts)
-        raise AssertionError("reading ends by an exception")
+        try:
+            while True:
+                before = len(bars)
+                await self._send()
+                completed = await self._page(session, symbol, bars)
+                if completed is not None:
+                    return bars, Ended(completed)
+                if bars and min(bars) <= since:
+                    return bars, Ended.REACHED
+                if len(bars) == before:
+                    return bars, Ended.EMPTY
+                await self._pace()
+                protocol.request_more_data(session, SERIES, PAGE)
+        finally:
+            protocol.chart_delete_session(session)  # goes out with the next request
 
-    def _take(self, event: Event) -> str | None:
-        """Take one event in; return why the history has ended, if it has."""
-        match event:
-            case HistoryUpdate(session=self._session, series=series):
-                self._bars.update((bar.open_time, bar) for bar in series.get(SERIES, []))
-            case SeriesCompleted(session=self._session, data_completed=completed):
-                return self._next_page(completed)
-            case SymbolFailed() | SeriesFailed() | CriticalFailure() | ProtocolFailure():
-                error = to_error(event)
-                assert error is not None
-                raise error
-            case _:
-                pass
-        return None
+    async def _page(
+        self, session: str, symbol: str, bars: dict[datetime, HistoryBar]
+    ) -> str | None:
+        """Add the bars of one answer to *bars*; return why there are no older ones, if told."""
+        while True:
+            event = await self._events.get()
+            match event:
+                case FeedError():
+                    self._events.put_nowait(event)  # nothing more will come: not for others either
+                    raise event
+                case HistoryUpdate(session=name, series=series) if name == session:
+                    bars.update((bar.open_time, bar) for bar in series.get(SERIES, []))
+                case SeriesCompleted(session=name, data_completed=completed) if name == session:
+                    return completed
+                case SymbolFailed() | SeriesFailed() | CriticalFailure() | ProtocolFailure():
+                    if isinstance(event, ProtocolFailure) or event.session == session:
+                        raise _refusal(event, symbol)
+                case _:
+                    pass
 
-    def _next_page(self, completed: str | None) -> str | None:
-        if completed is not None:
-            return completed
-        if self._bars and min(self._bars) <= self._since:
-            return "reached"
-        if len(self._bars) == self._before_page:
-            return "empty"
-        self._before_page = len(self._bars)
-        self._protocol.request_more_data(self._session, SERIES, PAGE)
-        return None
+    async def _pace(self) -> None:
+        """Wait until the next request may go out."""
+        now = asyncio.get_running_loop().time
+        due = self._asked_at + self._settings.pace.total_seconds()
+        await asyncio.sleep(max(0.0, due - now()))
+        self._asked_at = now()
+
+    async def _send(self) -> None:
+        if texts := self._protocol.texts_to_send():
+            await self._connection.send(texts)
 
 
-def _frame(
-    symbol: str, bars: dict[datetime, HistoryBar], *, since: datetime, fetched_at: datetime
-) -> pl.DataFrame:
+@asynccontextmanager
+async def open_history(
+    feed: FeedSettings, settings: HistorySettings, *, clock: Clock, limiter: ConnectLimiter
+) -> AsyncIterator[HistoryFeed]:
+    """Connect when *limiter* lets us; *clock* says by which time a bar is closed.
+
+    Raises:
+        HandshakeRefused, TransportError, AuthError, Banned: see ``tradingview.client``.
+    """
+    await limiter.wait(feed.url)
+    async with connect(feed, now=clock.now) as connection:
+        if connection.hello.server_time is not None:
+            clock.anchor(connection.hello.server_time)
+        history = HistoryFeed(connection, feed, settings, clock)
+        reader = asyncio.create_task(history.read())
+        try:
+            yield history
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+
+
+def _refusal(event: Event, symbol: str) -> FeedError:
+    error = to_error(event)
+    assert error is not None
+    return type(error)(f"History of {symbol}: {error.problem}", mend=error.mend)
+
+
+def _frame(symbol: str, bars: list[HistoryBar], fetched_at: datetime) -> pl.DataFrame:
+    exchange = symbol.partition(":")[0]
     rows = [
-        (
-            symbol.partition(":")[0],
-            symbol,
-            bar.open_time,
-            bar.open,
-            bar.high,
-            bar.low,
-            bar.close,
-            bar.volume,
-            fetched_at,
-        )
-        for _, bar in sorted(bars.items())
-        if since <= bar.open_time and bar.open_time + MINUTE <= fetched_at
+        (exchange, symbol, bar.open_time, bar.open, bar.high, bar.low, bar.close, bar.volume)
+        for bar in bars
     ]
-    return pl.DataFrame(rows, schema=HISTORY, orient="row")
+    stamped = [(*row, fetched_at) for row in rows]
+    return pl.DataFrame(stamped, schema=HISTORY, orient="row")
