@@ -164,8 +164,6 @@ async def observe(
 
 def _period(series: Iterable[list[datetime]]) -> float | None:
     steps = [
-        (later - earlier).total_seconds()
-        for times in series
-        for earlier, later in pairwise(times)
+        (later - earlier).total_seconds() for times in series for earlier, later in pairwise(times)
     ]
     return round(median(steps), 3) if steps else None
