@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -127,15 +127,18 @@ def read_with_studies(
     *,
     step: timedelta,
     window: TimeWindow | None = None,
+    stretch: Callable[[pl.DataFrame, pl.DataFrame, timedelta], pl.DataFrame] = with_stretches,
 ) -> pl.DataFrame:
     """Return bars as ``read_bars`` does, with their stretch and one column a plot of *studies*.
 
-    Enough bars before the window are read for its first values to be warm.
+    Enough bars before the window are read for its first values to be warm. *stretch* says what a
+    gap does; ``as_one_stretch`` carries values across it.
     """
     memory = max((study.memory for study in studies), default=0)
     wide = window and TimeWindow(window.start - 2 * memory * step, window.end)
     bars = read_bars(lake, symbol, step=step, window=wide)
-    widened = widen(with_stretches(bars, read_gaps(lake, symbols=[symbol], window=wide)), studies)
+    gaps = read_gaps(lake, symbols=[symbol], window=wide)
+    widened = widen(stretch(bars, gaps, step), studies)
     return widened.filter(pl.col("open_time") >= floor(window.start, step)) if window else widened
 
 

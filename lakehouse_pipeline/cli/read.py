@@ -16,6 +16,9 @@ From = Annotated[str | None, typer.Option("--from", help="ISO 8601, included; UT
 To = Annotated[str | None, typer.Option("--to", help="ISO 8601, excluded; UTC")]
 Last = Annotated[str | None, typer.Option(help="2h, 30m …, counted back from the newest bar")]
 With = Annotated[str | None, typer.Option("--with", help="rsi,macd,… beside the price")]
+Carry = Annotated[
+    bool, typer.Option("--carry", help="carry indicators across gaps; else they start again")
+]
 Form = Annotated[Format, typer.Option("--format", help="stdout holds nothing else")]
 
 
@@ -38,12 +41,14 @@ def bars(
         bool, typer.Option("--dense", help="a row for every interval, saying why it is empty")
     ] = False,
     with_: With = None,
+    carry: Carry = False,
     form: Form = Format.table,
 ) -> None:
     """Show OHLCV bars of a symbol at any interval."""
     from lakehouse_pipeline.build import views
     from lakehouse_pipeline.build.indicators import studies_of
     from lakehouse_pipeline.errors import UsageError
+    from lakehouse_pipeline.market.indicators import as_one_stretch, with_stretches
 
     from .arguments import open_to_read, window_between
     from .output import write
@@ -59,7 +64,10 @@ def bars(
     if dense:
         frame = views.read_dense_bars(lake, name, step=step, window=window)
     elif studies:
-        frame = views.read_with_studies(lake, name, studies, step=step, window=window)
+        stretch = as_one_stretch if carry else with_stretches
+        frame = views.read_with_studies(
+            lake, name, studies, step=step, window=window, stretch=stretch
+        )
     else:
         frame = views.read_bars(lake, name, step=step, window=window)
     write(frame, form, title=f"{name} {interval}")
@@ -72,12 +80,14 @@ def chart(
     end: To = None,
     last: Last = None,
     with_: With = "rsi,macd",
+    carry: Carry = False,
     out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("chart.html"),
 ) -> None:
     """Draw candles, volume, indicators and gaps into one HTML file."""
     from lakehouse_pipeline.build import views
     from lakehouse_pipeline.build.indicators import studies_of
     from lakehouse_pipeline.charts import draw
+    from lakehouse_pipeline.market.indicators import as_one_stretch, with_stretches
 
     from .arguments import open_to_read, window_between
 
@@ -87,7 +97,8 @@ def chart(
     name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
     newest = views.newest_bar(lake, name, step)
     window = window_between(start, end, last=last, newest=newest)
-    bars = views.read_with_studies(lake, name, studies, step=step, window=window)
+    stretch = as_one_stretch if carry else with_stretches
+    bars = views.read_with_studies(lake, name, studies, step=step, window=window, stretch=stretch)
     missed = views.read_gaps(lake, symbols=[name], window=window)
     out.write_text(draw(bars, missed, title=f"{name} {interval}", studies=studies), "utf-8")
     typer.echo(f"{out}: {bars.height} bars")

@@ -2,7 +2,8 @@
 
 Each study names its plots and how many bars it needs before its first value. Values are computed
 inside a *stretch*: the bars of one symbol between two real gaps. At a gap a study starts again and
-is null until it is warm, so it never pretends to know prices nobody saw; quiet minutes are no gaps.
+is null until it is warm, so it never pretends to know prices nobody saw. Quiet minutes are no gaps,
+nor are those that official bars have filled.
 A new study is one function here and one line in ``STUDIES``.
 """
 
@@ -10,10 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import polars as pl
 
 from . import schemas
+from .causes import BLIND
+from .quality import Flag
+from .windows import MINUTE
 
 CLOSE = pl.col("close")
 HIGH = pl.col("high")
@@ -27,8 +32,9 @@ COMPUTED = "computed"
 class Study:
     """A named set of plots; ``warm_up`` is the number of bars before the last plot's first value.
 
-    ``memory`` is the number of earlier bars after which what came before no longer shows in the
-    15 digits of a value: what an incremental rebuild has to read before its window.
+    ``memory`` is the number of bars after which what came before no longer shows in the 15 digits
+    of a value: what an incremental rebuild has to read before its window, and how long a value
+    that starts elsewhere (on the feed's own chart) may differ.
     """
 
     name: str
@@ -118,20 +124,29 @@ STUDIES: Mapping[str, Callable[..., Study]] = {
 }
 
 
-def with_stretches(bars: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
-    """Return *bars*, sorted, with the number of the stretch each belongs to.
+def with_stretches(
+    bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta = MINUTE
+) -> pl.DataFrame:
+    """Return *bars* of *step*, sorted, with the number of the stretch each belongs to.
 
     A new stretch starts at the first bar that opens after a gap of its symbol began. A bar during
     which a gap began still belongs to the stretch before it.
     """
     ordered = bars.sort("symbol", "open_time")
-    starts = gaps.select("symbol", pl.col("start").alias("open_time")).sort("symbol", "open_time")
-    numbered = starts.with_columns(pl.int_range(1, pl.len() + 1).over("symbol").alias(STRETCH))
+    breaks = _unfilled(ordered, gaps, step).sort("symbol", "open_time")
+    numbered = breaks.with_columns(pl.int_range(1, pl.len() + 1).over("symbol").alias(STRETCH))
     # The library cannot see that both sides are sorted within each symbol; they are, just above.
     joined = ordered.join_asof(
         numbered, on="open_time", by="symbol", strategy="backward", check_sortedness=False
     )
     return joined.with_columns(pl.col(STRETCH).fill_null(0))
+
+
+def as_one_stretch(
+    bars: pl.DataFrame, _gaps: pl.DataFrame, _step: timedelta = MINUTE
+) -> pl.DataFrame:
+    """Return *bars*, sorted, as one stretch a symbol: values are carried across every gap."""
+    return bars.sort("symbol", "open_time").with_columns(pl.lit(0).alias(STRETCH))
 
 
 def widen(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
@@ -145,8 +160,10 @@ def widen(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
 def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     """Return every value of *studies* over *bars* (with stretches), in the indicators' schema.
 
-    One row a symbol, bar, study and plot; the value is null where the study is not warm.
+    One row a symbol, bar, study and plot. The value is null, and flagged ``WARMING``, where the
+    study is not warm; it is flagged ``SETTLING`` where it still shows at which bar it began.
     """
+    bars_seen = pl.int_range(1, pl.len() + 1).over("symbol", STRETCH)
     long = [
         bars.select(
             "exchange",
@@ -157,7 +174,12 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
             pl.lit(plot).alias("plot"),
             expression.over("symbol", STRETCH).alias("value"),
             pl.lit(COMPUTED).alias("source"),
-            "flags",
+            pl.when(bars_seen >= study.memory)
+            .then("flags")
+            .when((bars_seen < study.warm_up) & expression.over("symbol", STRETCH).is_null())
+            .then(pl.col("flags") | int(Flag.WARMING))
+            .otherwise(pl.col("flags") | int(Flag.SETTLING))
+            .alias("flags"),
         )
         for study in studies
         for plot, expression in study.plots.items()
@@ -166,6 +188,19 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
         return pl.DataFrame(schema=schemas.INDICATORS)
     frame = pl.concat(long).cast(schemas.INDICATORS)
     return frame.sort("symbol", "open_time", "name", "parameters", "plot")
+
+
+def _unfilled(bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta) -> pl.DataFrame:
+    """Return from when on something was missed: symbol and time, a row for each interval."""
+    blind = gaps.filter(pl.col("cause").is_in(sorted(BLIND))).select("symbol", "start", "end")
+    opens = pl.datetime_ranges(pl.col("start").dt.truncate(step), "end", step, closed="left")
+    filled = bars.filter(pl.col("flags") & int(Flag.FILLED) > 0).select("symbol", "open_time")
+    return (
+        blind.with_columns(open_time=opens)
+        .explode("open_time")
+        .join(filled, on=["symbol", "open_time"], how="anti")
+        .select("symbol", pl.max_horizontal("start", "open_time").alias("open_time"))
+    )
 
 
 def _seeded_ema(source: pl.Expr, length: int, *, skip: int) -> pl.Expr:

@@ -11,7 +11,8 @@ import pytest
 import talib
 
 from lakehouse_pipeline.market import indicators, schemas
-from lakehouse_pipeline.market.indicators import STUDIES, with_stretches
+from lakehouse_pipeline.market.indicators import STUDIES, as_one_stretch, with_stretches
+from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.windows import MINUTE
 
 NO_GAPS = pl.DataFrame(schema=schemas.GAPS)
@@ -34,6 +35,13 @@ def minute_bars(closes: list[float], *, start: datetime = START) -> pl.DataFrame
         for n, close in enumerate(closes)
     ]
     return pl.DataFrame(rows, schema_overrides={"open_time": schemas.UTC_TIME, "flags": pl.Int32})
+
+
+def gaps_of(*spans: tuple[timedelta, timedelta], cause: str = "feed_gap") -> pl.DataFrame:
+    """Return ledger rows of the symbol above, from and to counted from the first bar."""
+    rows = [("X", "X:A", START + start, START + end, cause) for start, end in spans]
+    columns = {name: schemas.GAPS[name] for name in ("exchange", "symbol", "start", "end", "cause")}
+    return pl.DataFrame(rows, schema=columns, orient="row")
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +117,7 @@ def test_longer_warm_up_does_not_change_later_values(name: str, real_bars: pl.Da
 def test_a_gap_makes_a_study_start_again() -> None:
     closes = [100.0 + n % 7 for n in range(60)]
     bars = minute_bars(closes)
-    gap = pl.DataFrame(
-        {"symbol": ["X:A"], "start": [START + 30 * MINUTE - timedelta(seconds=20)]},
-        schema_overrides={"start": schemas.UTC_TIME},
-    )
+    gap = gaps_of((30 * MINUTE - timedelta(seconds=20), 30 * MINUTE))
 
     values = indicators.widen(with_stretches(bars, gap), [indicators.rsi(14)])["rsi"]
 
@@ -121,6 +126,49 @@ def test_a_gap_makes_a_study_start_again() -> None:
     assert values[44] is not None
     alone = indicators.widen(with_stretches(bars[30:], NO_GAPS), [indicators.rsi(14)])["rsi"]
     assert values[30:].to_list() == alone.to_list()
+
+
+def test_a_gap_that_official_bars_fill_changes_nothing() -> None:
+    gap = gaps_of((30 * MINUTE - timedelta(seconds=20), 33 * MINUTE))
+    filled = pl.col("open_time").is_between(START + 29 * MINUTE, START + 32 * MINUTE)
+    flags = pl.when(filled).then(int(Flag.FILLED)).otherwise(0).cast(pl.Int32)
+    bars = minute_bars([100.0 + n % 7 for n in range(60)]).with_columns(flags=flags)
+
+    one_hole = bars.filter(pl.col("open_time") != START + 31 * MINUTE)
+
+    assert set(with_stretches(bars, gap)["stretch"]) == {0}
+    stretches = with_stretches(one_hole, gap)["stretch"]
+    assert stretches.n_unique() == 2
+    assert stretches[30] != stretches[31]
+
+
+def test_a_market_that_stood_still_was_seen() -> None:
+    bars = minute_bars([1.0, 2.0, 3.0])
+
+    halted = with_stretches(bars, gaps_of((MINUTE, 2 * MINUTE), cause="venue_halt"))
+
+    assert set(halted["stretch"]) == {0}
+
+
+def test_values_say_whether_they_are_warm_and_settled() -> None:
+    bars = minute_bars([100.0 + n % 7 for n in range(60)])
+    study = indicators.ema(3)
+
+    values = indicators.compute(with_stretches(bars, NO_GAPS), [study])
+
+    assert values["flags"][:2].to_list() == [int(Flag.WARMING)] * 2
+    assert values["flags"][2 : study.memory - 1].unique().to_list() == [int(Flag.SETTLING)]
+    assert values["flags"][study.memory - 1 :].unique().to_list() == [0]
+
+
+def test_values_can_be_carried_across_a_gap() -> None:
+    bars = minute_bars([100.0 + n % 7 for n in range(60)])
+    gap = gaps_of((30 * MINUTE, 40 * MINUTE))
+
+    carried = indicators.widen(as_one_stretch(bars, gap), [indicators.rsi(14)])["rsi"]
+
+    unbroken = indicators.widen(with_stretches(bars, NO_GAPS), [indicators.rsi(14)])["rsi"]
+    assert carried.to_list() == unbroken.to_list()
 
 
 def test_vwap_restarts_at_midnight() -> None:
