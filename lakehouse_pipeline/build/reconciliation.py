@@ -1,0 +1,72 @@
+"""``market.reconciliation``, the loss budget, from bars, history, gaps and what was fetched."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+import polars as pl
+
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.slices import Slice
+from lakehouse_pipeline.market.reconcile import Agreement, reconcile
+from lakehouse_pipeline.market.repair import Status
+from lakehouse_pipeline.market.windows import DAY, TimeWindow
+
+from .bars import BARS_1M, HISTORY_1M, read_coverage
+from .gaps import GAPS
+from .history import FETCHED
+from .proof import Proof
+from .result import BuildResult, write_slice
+
+RECONCILIATION = "market.reconciliation"
+SHOWN = [
+    *("symbol", "start", "end", "status", "reason", "seconds_lost", "missed_volume"),
+    *("minutes_compared", "close_mismatches", "volume_residual", "worst"),
+]
+
+
+def build_reconciliation(
+    lake: Lakehouse, exchange: str, day: date, *, watermark: datetime, reach: timedelta
+) -> BuildResult:
+    """Rebuild the loss budget of *day* as far as *watermark* lets it be judged.
+
+    *reach* is how far back the feed is sure to give minutes.
+    """
+    window = TimeWindow.of_day(day)
+    # Whoever asked about the day did so before its last minute went out of reach, or never.
+    answered = TimeWindow(window.start, window.end + 2 * reach + DAY)
+
+    def compute() -> pl.DataFrame:
+        bars, history, gaps = (
+            lake.scan(table, exchange=exchange, window=window).collect()
+            for table in (BARS_1M, HISTORY_1M, GAPS)
+        )
+        fetches = lake.scan(FETCHED, exchange=exchange, window=answered).collect()
+        coverage = read_coverage(lake, exchange, window)
+        return reconcile(bars, history, gaps, fetches, coverage, window, watermark, reach=reach)
+
+    rows, result = write_slice(lake, RECONCILIATION, Slice(exchange, window), compute)
+    days = rows.filter(pl.col("scope") == "day")
+    facts = {
+        f"{name}_seconds": round(float(days[f"seconds_{name}"].sum()), 3)
+        for name in ("observed", "filled", "lost")
+    }
+    return BuildResult(result.table, result.slice, result.rows, result.commit, facts)
+
+
+def no_open_gaps(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """Every gap of *window* that history can still fill is filled."""
+    rows = lake.scan(RECONCILIATION, exchange=exchange, window=window).collect()
+    gaps = rows.filter(pl.col("scope") == "gap")
+    return Proof(gaps.height, _shown(gaps.filter(pl.col("status") == Status.OPEN)))
+
+
+def reconciliation_is_within_tolerance(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """Every symbol's streamed minutes of *window* agree with the official ones."""
+    rows = lake.scan(RECONCILIATION, exchange=exchange, window=window).collect()
+    days = rows.filter(pl.col("scope") == "day")
+    return Proof(days.height, _shown(days.filter(pl.col("status") == Agreement.DIFFERS)))
+
+
+def _shown(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select(SHOWN).sort("symbol", "start")
