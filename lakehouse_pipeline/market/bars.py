@@ -9,10 +9,11 @@ found by comparing neighbors and reduced with numpy, without hashing a key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -32,7 +33,15 @@ from lakehouse_pipeline.market.intervals import Seconds, Trades, reduce
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.schemas import BARS
-from lakehouse_pipeline.market.volume import Basis, exact_sum
+from lakehouse_pipeline.market.volume import (
+    ALL_SESSION,
+    GAUGES,
+    Basis,
+    CounterKind,
+    book,
+    exact_sum,
+    follow,
+)
 from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
 
 __all__ = ["Source", "State", "build_bars", "build_bars_1s", "dense", "roll_up", "with_coverage"]
@@ -61,9 +70,10 @@ def build_bars_1s(
     watermark: datetime,
     *,
     since: datetime | None = None,
+    kinds: Mapping[str, CounterKind] = ALL_SESSION,
 ) -> pl.DataFrame:
     """Return the closed one-second bars of *window*; see ``build_bars``."""
-    return build_bars(quotes, coverage, window, watermark, step=SECOND, since=since)
+    return build_bars(quotes, coverage, window, watermark, step=SECOND, since=since, kinds=kinds)
 
 
 def build_bars(
@@ -74,6 +84,7 @@ def build_bars(
     *,
     step: timedelta,
     since: datetime | None = None,
+    kinds: Mapping[str, CounterKind] = ALL_SESSION,
 ) -> pl.DataFrame:
     """Return the bars of *window* that end by *watermark*, in BARS schema, by symbol and time.
 
@@ -86,6 +97,7 @@ def build_bars(
       symbol that has not shown its counter between then and the window has an unknown first volume.
     * a row of the symbol before the window, however old, for ``prev_close`` (else null).
     * *coverage*: from the start of the session alive at *since*, and at least from midnight.
+    * *kinds*: of the symbols whose counter is not a session's; see ``counters``.
     """
     assert not DAY % step
     seen = runs(coverage)
@@ -93,7 +105,10 @@ def build_bars(
     cutoff = min(window.end, watermark)
 
     def build(rows: pl.DataFrame) -> pl.DataFrame:
-        trades = Trades.among(rows, seen, since)
+        if kinds.get(rows["symbol"][0]) in GAUGES:
+            trades = Trades.among(rows, partial(follow, runs=seen))
+        else:
+            trades = Trades.among(rows, partial(book, runs=seen, since=since))
         if not trades.at.size:
             return BARS.to_frame()
         intervals = reduce(trades, Seconds.of(trades), step)
@@ -101,21 +116,30 @@ def build_bars(
         closed = intervals.filter(open_time >= window.start, open_time + step <= cutoff)
         return _as_bars(closed, watermark)
 
-    portions = _portions(select_line(quotes, coverage))
+    portions = _portions(select_line(quotes, coverage), kinds)
+    if not portions:
+        return BARS.to_frame()
     with ThreadPoolExecutor(min(len(portions), pl.thread_pool_size())) as threads:
         bars = pl.concat(threads.map(build, portions))
     return with_coverage(bars, coverage, step)
 
 
-def _portions(rows: pl.DataFrame) -> list[pl.DataFrame]:
-    """Return *rows*, which are by symbol, in portions of whole symbols that fit a core's cache."""
-    starts = np.append(np.flatnonzero(changes(codes(rows["symbol"]))), rows.height)
-    edges = [0]
-    for begin, end in pairwise(starts.tolist()):
-        if end - edges[-1] > _PORTION and begin > edges[-1]:
+def _portions(rows: pl.DataFrame, kinds: Mapping[str, CounterKind]) -> list[pl.DataFrame]:
+    """Return *rows*, which are by symbol, in portions of whole symbols with counters of one sort.
+
+    A portion is some hundred thousand rows, so that a core works in its own cache.
+    """
+    starts = np.flatnonzero(changes(codes(rows["symbol"])))
+    names = rows["symbol"].gather(starts).to_list()
+    symbols = pairwise([*starts.tolist(), rows.height])
+    edges: list[int] = []
+    sort_before = None
+    for name, (begin, end) in zip(names, symbols, strict=True):
+        sort = kinds.get(name) in GAUGES
+        if sort != sort_before or end - edges[-1] > _PORTION:
             edges.append(begin)
-    edges.append(rows.height)
-    return [rows.slice(begin, end - begin) for begin, end in pairwise(edges)]
+        sort_before = sort
+    return [rows.slice(begin, end - begin) for begin, end in pairwise([*edges, rows.height])]
 
 
 def _as_bars(intervals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:

@@ -7,7 +7,7 @@ outcome belong to ``reconcile``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -16,6 +16,7 @@ from lakehouse_pipeline.market.causes import BLIND, Cause, Testimony
 from lakehouse_pipeline.market.coverage import LATENESS, covered_windows, wanted
 from lakehouse_pipeline.market.crossings import Crossings
 from lakehouse_pipeline.market.schemas import GAPS
+from lakehouse_pipeline.market.volume import ALL_SESSION, GAUGES, CounterKind
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor, intersect, subtract
 
 __all__ = ["BLIND", "Cause", "find_gaps", "gap_id"]
@@ -28,14 +29,15 @@ def find_gaps(
     watermark: datetime,
     *,
     since: datetime | None = None,
+    kinds: Mapping[str, CounterKind] = ALL_SESSION,
 ) -> pl.DataFrame:
     """Return the parts of *window* before *watermark* in which a wanted symbol was not seen.
 
     GAPS schema, by symbol and time: one row for each UTC day a gap touches, all with the
     ``gap_id`` of the gap's true start. A symbol is wanted from its first ``subscribed`` mark in
     *coverage* until it is unsubscribed, so *coverage* must reach back to the last session before
-    the window. *quotes* and *since* are as for ``bars.build_bars``; the first row after a gap,
-    beyond the window too, gives ``missed_volume``. A hole at the watermark no longer than the
+    the window. *quotes*, *since* and *kinds* are as for ``bars.build_bars``; the first row after a
+    gap, beyond the window too, gives ``missed_volume``. A hole at the watermark no longer than the
     lateness is not reported: the next alive mark will close it.
     """
     if watermark <= window.start:
@@ -43,7 +45,8 @@ def find_gaps(
     visible = TimeWindow(window.start, min(window.end, watermark))
     holes = _holes(coverage, watermark)
     asked = sorted(symbol for symbol, found in holes.items() if intersect(found, [visible]))
-    concerned = quotes.filter(pl.col("symbol").is_in(asked))
+    counted = [symbol for symbol in asked if kinds.get(symbol) not in GAUGES]
+    concerned = quotes.filter(pl.col("symbol").is_in(counted))
     crossings = Crossings.of(concerned, coverage, since or floor(window.start, DAY))
     testimony = Testimony.of(coverage)
     exchanges = dict(coverage.drop_nulls("symbol").select("symbol", "exchange").iter_rows())

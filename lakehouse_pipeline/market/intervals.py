@@ -8,9 +8,9 @@ minute built here equals the roll-up of its seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -29,8 +29,7 @@ from lakehouse_pipeline.market.coverage import LATENESS
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import Kind, observes_price
 from lakehouse_pipeline.market.spread import spreads
-from lakehouse_pipeline.market.volume import TRADE_COLUMNS, Basis, Booking, book, from_lots
-from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.market.volume import TRADE_COLUMNS, Basis, Booking, from_lots
 
 _LATENESS_US = LATENESS // LATENESS.resolution
 _VOLUME_KNOWN = 1 << 30  # a bit of our own beside the stored flags
@@ -53,16 +52,17 @@ class Trades:
     flags: Ints
 
     @classmethod
-    def among(
-        cls, rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: datetime
-    ) -> Trades:
-        """Return the price observations among *rows*, one line each, in canonical order."""
+    def among(cls, rows: pl.DataFrame, book: Callable[[pl.DataFrame], Booking]) -> Trades:
+        """Return the price observations among *rows*, one line each, in canonical order.
+
+        *book* returns what all rows but quotes did to their counters.
+        """
         symbols = codes(rows["symbol"])
         touching = np.flatnonzero(bools(rows["kind"] != Kind.QUOTE))
         trades = rows.select(*TRADE_COLUMNS, "event_time", "last_price", "update_mode")
         if touching.size < rows.height:
             trades = trades[touching]
-        booking = book(trades, runs, since=since)
+        booking = book(trades)
         observed = np.flatnonzero(bools(trades.select(observes_price()).to_series()))
         if observed.size < trades.height:
             restored = _restored_prices(trades, symbols[touching])
@@ -117,7 +117,7 @@ def _row_flags(trades: pl.DataFrame, booking: Booking, happened: Ints) -> Ints:
     delay = microseconds(trades["received_at"]) - happened
     low, high = _PLAUSIBLE_DELAY_US
     close = SECOND_US - happened % SECOND_US
-    flags = np.where(np.isnan(booking.before), 0, _VOLUME_KNOWN)
+    flags = np.where(booking.known, _VOLUME_KNOWN, 0)
     flags[(delay < low) | (delay > high)] |= Flag.CLOCK_SUSPECT
     flags[delay - close > _LATENESS_US] |= Flag.LATE
     flags[bools(trades["update_mode"].str.starts_with("delayed"))] |= Flag.DELAYED_FEED

@@ -24,6 +24,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -76,6 +77,10 @@ class CounterKind(StrEnum):
     UNKNOWN = "unknown"
 
 
+GAUGES = frozenset({CounterKind.ROLLING, CounterKind.ROLLING_MINUTE})
+ALL_SESSION: Mapping[str, CounterKind] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Booking:
     """What each of the rows given did to its counter; arrays in the rows' own order.
@@ -86,6 +91,7 @@ class Booking:
 
     before: Floats
     after: Floats
+    known: Bools  # what the row added to its interval is known
     booked: Ints
     missed: Ints
     decimals: Ints
@@ -108,10 +114,22 @@ def book(
     symbol was seen, in received time. *since*: the rows are complete from here on, so a day that
     starts later starts at zero.
     """
-    order = _receive_order(rows)
+    order = _receive_order(rows, _counter_days(rows))
     if order is None:
         return _book(rows, runs, since)
     return _book(rows[order], runs, since).take(np.argsort(order))
+
+
+def follow(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]]) -> Booking:
+    """Return the levels of counters that are no sums, such as the volume of the last 24 hours.
+
+    Nothing is booked: what came in and what fell out cannot be told apart here. A level is known
+    within a coverage run only, so that no difference spans a hole.
+    """
+    order = _receive_order(rows, np.zeros(rows.height, dtype=np.int64))
+    if order is None:
+        return _follow(rows, runs)
+    return _follow(rows[order], runs).take(np.argsort(order))
 
 
 def from_lots(lots: Ints, decimals: Ints) -> Floats:
@@ -128,10 +146,15 @@ def exact_total(volumes: Sequence[float]) -> float:
 def exact_sum(column: str) -> pl.Expr:
     """Sum decimal floats as decimals: the float nearest to the true sum; null if all are null."""
     values = pl.col(column)
-    exponent = (values.sum() * _JUST_BELOW).log10().floor().clip(-1, _DIGITS - 1)
-    power = pl.lit(10.0).pow(_DIGITS - 1 - exponent)
+    power = lots_per_unit(values.sum())
     total = (values * power).round().sum() / power
     return pl.when(values.count() > 0).then(total)
+
+
+def lots_per_unit(largest: pl.Expr) -> pl.Expr:
+    """Return the power of ten that makes decimals up to *largest* whole, within 15 digits."""
+    exponent = (largest * _JUST_BELOW).log10().floor().clip(-1, _DIGITS - 1)
+    return pl.lit(10.0).pow(_DIGITS - 1 - exponent)
 
 
 def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: datetime) -> Booking:
@@ -162,13 +185,14 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
     to_bar = continuous & ~restored[kept]
     to_gap = ~continuous & known
 
-    before, after = _states(kept, level, new_group, anchored)
+    before, after = _states(kept, level, new_group, np.where(anchored, 0.0, np.nan))
     fell = np.zeros(count, dtype=np.bool_)
     fell[seen[revoked]] = True
     fell[kept] = value[kept] < level
     return Booking(
         before=before,
         after=after,
+        known=~np.isnan(before),
         booked=_spread(np.where(to_bar, lots, 0).astype(np.int64), kept, count),
         missed=_spread(np.where(to_gap, lots, 0).astype(np.int64), kept, count),
         decimals=decimals,
@@ -176,6 +200,28 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
         fell=fell,
         closes_gap=_spread(to_gap, kept, count),
         spans_gap=_spread(to_gap & ~restored[kept] & (lots > 0), kept, count),
+    )
+
+
+def _follow(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]]) -> Booking:
+    """Return the levels of *rows* given by symbol and order of receipt."""
+    symbols, value = codes(rows["symbol"]), _observed_values(rows)
+    run, _ = _runs_of(rows["symbol"], symbols, microseconds(rows["received_at"]), runs)
+    seen = np.flatnonzero(~np.isnan(value))
+    unknown = np.full(rows.height, np.nan)
+    before, after = _states(seen, value[seen], changes(symbols, run), unknown)
+    none, never = np.zeros(rows.height, dtype=np.int64), np.zeros(rows.height, dtype=np.bool_)
+    return Booking(
+        before=before,
+        after=after,
+        known=never,
+        booked=none,
+        missed=none,
+        decimals=none,
+        reset=never,
+        fell=never,
+        closes_gap=never,
+        spans_gap=never,
     )
 
 
@@ -192,12 +238,12 @@ def _counter_days(rows: pl.DataFrame) -> Ints:
     return microseconds(rows["last_time"].fill_null(rows["received_at"])) // DAY_US
 
 
-def _receive_order(rows: pl.DataFrame) -> Ints | None:
-    """Return the positions of *rows* by symbol, counter day and order of receipt.
+def _receive_order(rows: pl.DataFrame, days: Ints) -> Ints | None:
+    """Return the positions of *rows* by symbol, day and order of receipt.
 
     None if they are in that order, as rows without restored states or late ones are.
     """
-    symbols, days = codes(rows["symbol"]), _counter_days(rows)
+    symbols = codes(rows["symbol"])
     received, sequence = microseconds(rows["received_at"]), rows["sequence"].to_numpy()
     same_symbol = symbols[1:] == symbols[:-1]
     later_day, later = np.diff(days), np.diff(received)
@@ -300,10 +346,9 @@ def _decimals(level: Floats, group: Ints, groups: int) -> Ints:
     return np.clip(_DIGITS - 1 - exponent, 0, _DIGITS)
 
 
-def _states(kept: Ints, level: Floats, new_group: Bools, anchored: Bools) -> tuple[Floats, Floats]:
-    """Return the level before and after each row; zero from an anchored midnight, else NaN."""
+def _states(kept: Ints, level: Floats, new_group: Bools, ground: Floats) -> tuple[Floats, Floats]:
+    """Return the level before and after each row; *ground* where a group has none yet."""
     count = new_group.size
-    ground = np.where(anchored, 0.0, np.nan)
     if not count:
         return ground, ground
     numbered = np.full(count, -1, dtype=np.int64)
