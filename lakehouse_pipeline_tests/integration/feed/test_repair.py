@@ -126,11 +126,11 @@ def test_what_was_wholly_seen_is_as_it_was_streamed(recorded: Recorded):
     kept = recorded.before.join(after, on=["symbol", "open_time"], how="semi")
 
     deviations = ["price_deviation", "volume_deviation"]
-    assert after.height > 6
+    assert after.height >= 4
     assert_frame_equal(kept.drop(deviations), after.drop(deviations))
     # Only where history was fetched is there anything to deviate from.
     whole = after.filter(pl.col("covered_seconds") == 60)
-    assert whole.filter(pl.col("price_deviation") < 1)["symbol"].n_unique() == 2
+    assert whole.drop_nulls("price_deviation")["symbol"].n_unique() == 2
 
 
 def test_bars_and_gaps_hold_every_trade_the_counter_counted(recorded: Recorded):
