@@ -10,10 +10,12 @@ import warnings
 
 import dagster as dg
 
+from .defs.assets.indicators import indicator_assets
 from .defs.assets.maintenance import maintenance_assets
 from .defs.assets.market import market_assets
 from .defs.assets.raw import raw_assets
 from .defs.checks.bars import bar_checks
+from .defs.checks.indicators import indicator_checks
 from .defs.jobs import asset_jobs, stream_quotes
 from .defs.partitions import by_date_and_exchange
 from .defs.resources import LakehouseResource, SettingsResource
@@ -31,8 +33,13 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     partitions = by_date_and_exchange(exchanges)
     state_dir = settings.resolved().state_dir
     return dg.Definitions(
-        assets=[*raw_assets(partitions), *market_assets(partitions), *maintenance_assets()],
-        asset_checks=bar_checks(partitions),
+        assets=[
+            *raw_assets(partitions),
+            *market_assets(partitions),
+            *indicator_assets(partitions),
+            *maintenance_assets(),
+        ],
+        asset_checks=[*bar_checks(partitions), *indicator_checks(partitions)],
         jobs=[stream_quotes, *asset_jobs()],
         schedules=build_schedules(exchanges, state_dir) if exchanges else [],
         sensors=build_supervisors(exchanges, state_dir),

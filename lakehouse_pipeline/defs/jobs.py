@@ -33,6 +33,7 @@ TICK_OPS = (
 )
 # Said by the schedule as well: Dagster gives a partitioned job's own config to single keys only.
 TICK_CONFIG = {"ops": {op: {"config": {"scope": Scope.NEW.name}} for op in TICK_OPS}}
+HOURLY_CONFIG = {"ops": {"market__indicators_1m": {"config": {"scope": Scope.NEW.name}}}}
 
 
 @dg.job(
@@ -57,13 +58,17 @@ def asset_jobs() -> Sequence[Any]:
         ),
         dg.define_asset_job(
             REPORT_GAPS,
-            selection=dg.AssetSelection.assets(key("market.gaps")),
+            selection=dg.AssetSelection.assets(key("market.gaps"), key("market.indicators_1m")),
+            config=HOURLY_CONFIG,
             tags={CLASS: "batch", MAX_RUNTIME: "900"},
-            description="Say of today what was not seen, and why.",
+            description="Say of today what was not seen, and why; then the indicators, which start "
+            "again at each gap.",
         ),
         dg.define_asset_job(
             FINALIZE_YESTERDAY,
-            selection=dg.AssetSelection.assets(*bars, key("market.gaps")),
+            selection=dg.AssetSelection.assets(
+                *bars, key("market.gaps"), key("market.indicators_1m")
+            ),
             tags={CLASS: "batch", MAX_RUNTIME: "7200"},
             description="Rebuild yesterday as a whole, with all that came late, and check it.",
         ),

@@ -45,7 +45,7 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
 
     return [
         _schedule(jobs.BUILD_TODAY, "* * * * *", today, idle, state_dir, jobs.TICK_CONFIG),
-        _schedule(jobs.REPORT_GAPS, "7 * * * *", today, idle, state_dir),
+        _schedule(jobs.REPORT_GAPS, "7 * * * *", today, idle, state_dir, jobs.HOURLY_CONFIG),
         _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", yesterday, never_idle, state_dir),
         _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", unpartitioned, never_idle, state_dir),
     ]

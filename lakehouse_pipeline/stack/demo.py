@@ -1,7 +1,7 @@
 """`lakehouse demo`: the whole deployment against the bundled feed server, with a running report.
 
 Its state is apart from real data. With a time limit it is also a test: it ends well only if bars,
-a gap report and checks were built for every exchange.
+a gap report, indicators and checks were built for every exchange.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .processes import Interrupts, port_is_free
 from .stack import Interrupted, Stack
 
 BARS = "market.bars_1m"
+INDICATORS = "market.indicators_1m"
 CHECKED = ("market/bars_1s", "market/bars_1m")
 REPORT_EVERY = 10.0  # seconds
 GRACE = 60.0  # seconds for what is still being built when the time is up
@@ -150,9 +151,12 @@ class Demonstration:
         return all(status is not None and status.last_durable_at is not None for status in found)
 
     def _bars(self, exchange: str) -> int:
-        """Return how many minutes of this demo are built."""
+        """Return how many bars of this demo are built."""
+        return self._built(BARS, exchange)
+
+    def _built(self, table: str, exchange: str) -> int:
         window = TimeWindow(floor(self._started, MINUTE), datetime.now(UTC) + MINUTE)
-        return self._lake.scan(BARS, exchange=exchange, window=window).collect().height
+        return self._lake.scan(table, exchange=exchange, window=window).collect().height
 
     def _show_bars(self) -> None:
         symbol = self._stack.settings.symbols(self._exchanges[0])[0]
@@ -166,7 +170,7 @@ class Demonstration:
                 self._say(f"  {bar['open_time']:%Y-%m-%d %H:%M}{prices}{volume:>10}")
 
     def _launch_gap_report(self) -> None:
-        """Ask for today's gaps now: the schedule's next hour may be far."""
+        """Ask for today's gaps and indicators now: the schedule's next hour may be far."""
         today = datetime.now(UTC).date().isoformat()
         bounds = {"start": self._exchanges[0], "end": self._exchanges[-1]}
         tags = {
@@ -179,6 +183,8 @@ class Demonstration:
         for exchange in self._exchanges:
             if not self._bars(exchange):
                 yield f"one-minute bars of {exchange}"
+            if not self._built(INDICATORS, exchange):
+                yield f"indicators of {exchange}"
         try:
             yield from self._missing_in_dagster()
         except Unanswered as error:

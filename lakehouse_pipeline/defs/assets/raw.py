@@ -30,4 +30,9 @@ def raw_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetSpec]:
             freshness_policy=FRESH,
             **attributes("raw.coverage", schemas.COVERAGE, partitions),
         ),
+        dg.AssetSpec(
+            description="Indicator values as TradingView's own studies streamed them; empty "
+            "without a token.",
+            **attributes("raw.indicators", schemas.RAW_INDICATORS, partitions),
+        ),
     ]
