@@ -72,9 +72,9 @@ def build_1s(
     results: list[BuildResult] = []
     parts = list(_days(window, watermark))
     for part in parts:
-        progress = {}
+        progress = {} if symbols else {f"closed_to.{exchange}": _later(lake, exchange, part.end)}
         if built_from is not None and part is parts[-1]:
-            progress = {
+            progress |= {
                 f"built_from.{exchange}": built_from,
                 f"built_to.{exchange}": int(part.end.timestamp()),
             }
@@ -108,8 +108,10 @@ def build_1m(
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
+    seconds_end = watermark if symbols else min(watermark, built_seconds(lake, exchange, watermark))
     for part in _days(
-        TimeWindow(floor(window.start, MINUTE), ceil(window.end, MINUTE)), floor(watermark, MINUTE)
+        TimeWindow(floor(window.start, MINUTE), ceil(window.end, MINUTE)),
+        floor(seconds_end, MINUTE),
     ):
 
         def compute(part: TimeWindow = part) -> pl.DataFrame:
@@ -121,6 +123,20 @@ def build_1m(
         _, result = write_slice(lake, BARS_1M, Slice(exchange, part, names), compute)
         results.append(result)
     return results
+
+
+def built_seconds(lake: Lakehouse, exchange: str, watermark: datetime) -> datetime:
+    """Return how far the one-second bars of *exchange* were ever built.
+
+    The watermark moves on between a build of seconds and one of minutes; a minute whose last
+    seconds are not built yet must wait for them.
+    """
+    closed_to = lake.progress(BARS_1S, f"closed_to.{exchange}")
+    return datetime.fromtimestamp(closed_to or 0, tz=watermark.tzinfo)
+
+
+def _later(lake: Lakehouse, exchange: str, end: datetime) -> int:
+    return int(max(end, built_seconds(lake, exchange, end)).timestamp())
 
 
 def _days(window: TimeWindow, watermark: datetime) -> Iterator[TimeWindow]:

@@ -12,7 +12,7 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor, union
 
-from .bars import BARS_1M, BARS_1S, HISTORY_1M, QUOTES, build_1m, build_1s
+from .bars import BARS_1M, BARS_1S, HISTORY_1M, QUOTES, build_1m, build_1s, built_seconds
 from .result import BuildResult
 
 
@@ -30,7 +30,7 @@ def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Buil
 
     Official minutes may be days old; each stretch of them is rebuilt by itself.
     """
-    closed = floor(watermark, MINUTE)
+    closed = floor(min(watermark, built_seconds(lake, exchange, watermark)), MINUTE)
     seen, fetched = lake.head(BARS_1S), lake.head(HISTORY_1M)
     window = unbuilt(lake, BARS_1S, BARS_1M, exchange, closed=closed)
     windows = union([*repaired(lake, exchange, closed=closed), *([window] if window else [])])

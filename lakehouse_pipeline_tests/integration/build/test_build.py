@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.build import views
-from lakehouse_pipeline.build.bars import current_watermark
+from lakehouse_pipeline.build.bars import build_1m, current_watermark
 from lakehouse_pipeline.build.day import build_day
 from lakehouse_pipeline.build.indicators import studies_of
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
@@ -121,6 +121,24 @@ def test_ticks_and_a_build_of_the_day_give_the_same_rows(
         assert built.height > 0
         # A tick writes a bar as closed; that its day is over is known only after midnight.
         assert_frame_equal(frame.drop("state"), built.drop("state"))
+
+
+def test_a_minute_waits_until_all_its_seconds_are_built(lake: Lakehouse) -> None:
+    script = script_of(START, late=False)
+    land(lake, script, 0, 100)
+    early = current_watermark(lake, "BINANCE")
+    assert early is not None
+    tick_1s(lake, "BINANCE", watermark=early)
+    land(lake, script, 100, 160)
+    late = current_watermark(lake, "BINANCE")
+    assert late is not None
+
+    tick_1m(lake, "BINANCE", watermark=late)
+    build_1m(lake, "BINANCE", TimeWindow.of_day(START.date()), watermark=late)
+
+    assert early < START + 2 * MINUTE < late
+    minutes = lake.scan("market.bars_1m").collect()["open_time"].unique().sort()
+    assert minutes.to_list() == [START]
 
 
 def test_seconds_equal_the_slow_definition(lake: Lakehouse) -> None:
