@@ -20,6 +20,12 @@ from .runs import UNFINISHED, end_dead_run, is_alive, live_process
 
 log = structlog.get_logger()
 
+WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED)
+START_BORNE = 30.0  # seconds for a run that is starting to have started
+# An interrupt that arrives inside a finalizer is swallowed by Python, and Dagster sends but one.
+# To a worker that is flushing already another one is no more than a line in its log.
+REPEAT_AFTER = 8.0  # seconds
+
 
 def prepare(instance: DagsterInstance) -> None:
     """Bring the store to this version, SQLite included, and end runs that died with the machine.
@@ -39,8 +45,8 @@ def drain(instance: DagsterInstance, *, patience: float) -> None:
 
     A process that outlives *patience* seconds is killed: what it held is safe in its spool.
     """
-    deadline = time.monotonic() + patience
-    asked: set[str] = set()
+    begun = time.monotonic()
+    asked: dict[str, float] = {}
     processes: dict[str, psutil.Process] = {}
     while True:
         runs = unfinished(instance)
@@ -48,18 +54,29 @@ def drain(instance: DagsterInstance, *, patience: float) -> None:
             process = processes.get(run.run_id) or live_process(instance, run)
             if process is not None:
                 processes[run.run_id] = process
-            if run.run_id not in asked:
-                asked.add(run.run_id)
-                cancel(instance, run, process)
-            elif process is not None and not is_alive(process):
+            if process is not None and not is_alive(process):
                 end_dead_run(instance, run)
-        alive = [process for process in processes.values() if is_alive(process)]
+            elif run.status == DagsterRunStatus.STARTING and not _waited(begun, START_BORNE):
+                continue  # canceled before its process is ready, it would end as failed
+            elif run.run_id not in asked:
+                if run.status not in WAITING:  # these may still be launched behind our back
+                    asked[run.run_id] = time.monotonic()
+                cancel(instance, run, process)
+        alive = {key: process for key, process in processes.items() if is_alive(process)}
         if not runs and not alive:
             return
-        if time.monotonic() > deadline:
-            give_up(instance, runs, alive)
+        for run_id, process in alive.items():
+            if run_id in asked and _waited(asked[run_id], REPEAT_AFTER):
+                asked[run_id] = time.monotonic()
+                process.send_signal(signal.SIGINT)
+        if _waited(begun, patience):
+            give_up(instance, runs, list(alive.values()))
             return
         time.sleep(0.2)
+
+
+def _waited(since: float, seconds: float) -> bool:
+    return time.monotonic() - since > seconds
 
 
 def cancel(instance: DagsterInstance, run: DagsterRun, process: psutil.Process | None) -> None:

@@ -112,6 +112,20 @@ def test_a_run_whose_server_has_gone_is_interrupted_by_signal(instance, run, sta
     assert status_of(alive) == Status.CANCELED
 
 
+def test_an_interrupt_that_was_swallowed_is_repeated(instance, run, status_of, monkeypatch):
+    monkeypatch.setattr("lakehouse_pipeline.defs.lifecycle.REPEAT_AFTER", 0)
+    heard = "n = []; signal.signal(signal.SIGINT, lambda *_: n.append(1) or n[1:] and sys.exit())"
+    script = f"import signal, sys; {heard}; print(flush=True)\nwhile True: signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        alive = run(Status.STARTED, process.pid)
+
+        drain(instance, patience=10)
+
+        assert process.wait() == 0
+    assert status_of(alive) == Status.CANCELED
+
+
 def test_a_process_that_does_not_end_is_killed_when_patience_is(instance, run, status_of):
     deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); input()"
     with subprocess.Popen(

@@ -1,0 +1,33 @@
+"""What must be true of the loss budget; the offenders shown are the gaps and the worst minutes."""
+
+# No postponed annotations here: Dagster reads a Config parameter's class, not its name.
+import dagster as dg
+
+from lakehouse_pipeline.defs.assets.catalogue import key
+from lakehouse_pipeline.defs.assets.repair import POOL
+from lakehouse_pipeline.defs.resources import LakehouseResource
+
+from .bars import ProofConfig, verdict
+
+
+def repair_checks(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
+    @dg.asset_check(asset=key("market.reconciliation"), partitions_def=partitions, pool=POOL)
+    def no_open_gaps(
+        context: dg.AssetCheckExecutionContext, config: ProofConfig, lakehouse: LakehouseResource
+    ) -> dg.AssetCheckResult:
+        """Every gap that history can still fill is filled."""
+        from lakehouse_pipeline.build import reconciliation  # noqa: PLC0415  # polars and pyiceberg
+
+        return verdict(context, config, lakehouse, reconciliation.no_open_gaps)
+
+    @dg.asset_check(asset=key("market.reconciliation"), partitions_def=partitions, pool=POOL)
+    def reconciliation_is_within_tolerance(
+        context: dg.AssetCheckExecutionContext, config: ProofConfig, lakehouse: LakehouseResource
+    ) -> dg.AssetCheckResult:
+        """Streamed minutes agree with official ones; if not, the worst minutes are listed."""
+        from lakehouse_pipeline.build import reconciliation  # noqa: PLC0415  # polars and pyiceberg
+
+        statement = reconciliation.reconciliation_is_within_tolerance
+        return verdict(context, config, lakehouse, statement)
+
+    return [no_open_gaps, reconciliation_is_within_tolerance]
