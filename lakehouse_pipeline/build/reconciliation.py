@@ -8,6 +8,7 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
+from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.reconcile import Agreement, reconcile
 from lakehouse_pipeline.market.repair import Status
 from lakehouse_pipeline.market.windows import DAY, TimeWindow
@@ -30,7 +31,8 @@ def build_reconciliation(
 ) -> BuildResult:
     """Rebuild the loss budget of *day* as far as *watermark* lets it be judged.
 
-    *reach* is how far back the feed is sure to give minutes.
+    *reach* is how far back the feed is sure to give minutes. Bars are merged with history once
+    more, which changes nothing where a tick has done it: the verdict need not wait for one.
     """
     window = TimeWindow.of_day(day)
     # Whoever asked about the day did so before its last minute went out of reach, or never.
@@ -43,7 +45,8 @@ def build_reconciliation(
         )
         fetches = lake.scan(FETCHED, exchange=exchange, window=answered).collect()
         coverage = read_coverage(lake, exchange, window)
-        return reconcile(bars, history, gaps, fetches, coverage, window, watermark, reach=reach)
+        merged = merge(bars, history, coverage, watermark)
+        return reconcile(merged, history, gaps, fetches, coverage, window, watermark, reach=reach)
 
     rows, result = write_slice(lake, RECONCILIATION, Slice(exchange, window), compute)
     days = rows.filter(pl.col("scope") == "day")

@@ -36,7 +36,12 @@ def attributes(
 
 
 def built(
-    table: str, schema: pl.Schema, partitions: dg.MultiPartitionsDefinition, *, deps: Sequence[str]
+    table: str,
+    schema: pl.Schema,
+    partitions: dg.MultiPartitionsDefinition,
+    *,
+    deps: Sequence[str],
+    pool: str = POOL,
 ) -> Callable[[Callable[..., None]], dg.AssetsDefinition]:
     """Decorate the body that builds *table* from the tables *deps*.
 
@@ -44,7 +49,7 @@ def built(
     """
     decorate: Callable[[Callable[..., None]], dg.AssetsDefinition] = dg.asset(
         deps=[key(name) for name in deps],
-        pool=POOL,
+        pool=pool,
         backfill_policy=dg.BackfillPolicy.single_run(),
         **attributes(table, schema, partitions),
     )

@@ -8,7 +8,7 @@ from lakehouse_pipeline.defs.resources import LakehouseResource, SettingsResourc
 from lakehouse_pipeline.errors import FeedError
 from lakehouse_pipeline.market import schemas
 
-from .catalogue import attributes, key
+from .catalogue import built
 from .slices import days, exchanges, tell
 
 # A round of questions is paced and takes minutes: it must hold no place of those who build.
@@ -16,11 +16,12 @@ POOL = "fetch"
 
 
 def repair_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    @dg.asset(
-        deps=[key("market.gaps"), key("raw.coverage")],
+    @built(
+        "market.history_1m",
+        schemas.HISTORY,
+        partitions,
+        deps=["market.gaps", "raw.coverage"],
         pool=POOL,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        **attributes("market.history_1m", schemas.HISTORY, partitions),
     )
     def history_1m(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource, settings: SettingsResource
@@ -51,11 +52,12 @@ def repair_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
         if failures:
             raise dg.Failure(" ".join(failures))
 
-    @dg.asset(
-        deps=[key(f"market.{name}") for name in ("bars_1m", "history_1m", "gaps")],
+    @built(
+        "market.reconciliation",
+        schemas.RECONCILIATION,
+        partitions,
+        deps=["market.bars_1m", "market.history_1m", "market.gaps"],
         pool=POOL,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        **attributes("market.reconciliation", schemas.RECONCILIATION, partitions),
     )
     def reconciliation(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource, settings: SettingsResource
