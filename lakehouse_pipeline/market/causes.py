@@ -23,7 +23,7 @@ from lakehouse_pipeline.market.windows import TimeWindow, intersect
 
 
 class Cause(StrEnum):
-    """Why nothing was recorded. In the last two nothing was missed: there was no trading."""
+    """Why nothing was recorded. In the last three nothing was missed."""
 
     WORKER_DOWN = "worker_down"
     FEED_GAP = "feed_gap"
@@ -35,7 +35,8 @@ class Cause(StrEnum):
     QUIET_MARKET = "quiet_market"
 
 
-BLIND = frozenset(Cause) - {Cause.VENUE_HALT, Cause.QUIET_MARKET}
+# A delayed feed delivers in the end; in a halt or a quiet time there is nothing to deliver.
+BLIND = frozenset(Cause) - {Cause.UPSTREAM_DELAYED, Cause.VENUE_HALT, Cause.QUIET_MARKET}
 
 _OF_MARK = {
     Mark.SHED: Cause.BACKPRESSURE_DROP,
