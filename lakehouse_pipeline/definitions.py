@@ -14,11 +14,14 @@ from .defs.assets.indicators import indicator_assets
 from .defs.assets.maintenance import maintenance_assets
 from .defs.assets.market import market_assets
 from .defs.assets.raw import raw_assets
+from .defs.assets.repair import repair_assets
 from .defs.checks.bars import bar_checks
 from .defs.checks.indicators import indicator_checks
+from .defs.checks.repair import repair_checks
 from .defs.jobs import asset_jobs, stream_quotes
 from .defs.partitions import by_date_and_exchange
 from .defs.resources import LakehouseResource, SettingsResource
+from .defs.retention import forget_ticks
 from .defs.schedules import build_schedules
 from .defs.sensors import build_supervisors
 from .settings import Settings, load_settings
@@ -36,11 +39,16 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         assets=[
             *raw_assets(partitions),
             *market_assets(partitions),
+            *repair_assets(partitions),
             *indicator_assets(partitions),
             *maintenance_assets(),
         ],
-        asset_checks=[*bar_checks(partitions), *indicator_checks(partitions)],
-        jobs=[stream_quotes, *asset_jobs()],
+        asset_checks=[
+            *bar_checks(partitions),
+            *repair_checks(partitions),
+            *indicator_checks(partitions),
+        ],
+        jobs=[stream_quotes, *asset_jobs(), forget_ticks],
         schedules=build_schedules(exchanges, state_dir) if exchanges else [],
         sensors=build_supervisors(exchanges, state_dir),
         resources={

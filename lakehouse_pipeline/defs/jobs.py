@@ -22,6 +22,7 @@ MAX_RUNTIME = "dagster/max_runtime"
 
 BUILD_TODAY = "build_today"
 REPORT_GAPS = "report_gaps"
+REPAIR = "repair"
 FINALIZE_YESTERDAY = "finalize_yesterday"
 SEAL_AND_COMPACT = "seal_and_compact"
 
@@ -63,6 +64,15 @@ def asset_jobs() -> Sequence[Any]:
             tags={CLASS: "batch", MAX_RUNTIME: "900"},
             description="Say of today what was not seen, and why; then the indicators, which start "
             "again at each gap.",
+        ),
+        dg.define_asset_job(
+            REPAIR,
+            selection=dg.AssetSelection.assets(
+                key("market.history_1m"), key("market.reconciliation")
+            ),
+            tags={CLASS: "batch", MAX_RUNTIME: "3000"},
+            description="Fetch official minutes for gaps and finished days while the feed still "
+            "has them, then say what is filled, what is lost and how far bars agree.",
         ),
         dg.define_asset_job(
             FINALIZE_YESTERDAY,

@@ -15,10 +15,13 @@ import dagster as dg
 from . import jobs
 from .drain import drain_reason
 from .partitions import range_tags
+from .retention import forget_ticks
 from .runs import UNFINISHED
 
 # Yesterday's last minutes close and arrive a little after midnight.
 AFTERMATH = timedelta(minutes=10)
+# The feed's history reaches three and a half days back; what was lost before shows as lost.
+REPAIRABLE = timedelta(days=4)
 
 Tags = Callable[[datetime], dict[str, str]]
 Idle = Callable[[dg.DagsterInstance, str], str | None]
@@ -34,6 +37,9 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
         day = (at - timedelta(days=1)).date()
         return range_tags(day, day, exchanges)
 
+    def repairable(at: datetime) -> dict[str, str]:
+        return range_tags((at - REPAIRABLE).date(), at.date(), exchanges)
+
     def unpartitioned(_: datetime) -> dict[str, str]:
         return {}
 
@@ -46,8 +52,10 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
     return [
         _schedule(jobs.BUILD_TODAY, "* * * * *", today, idle, state_dir, jobs.TICK_CONFIG),
         _schedule(jobs.REPORT_GAPS, "7 * * * *", today, idle, state_dir, jobs.HOURLY_CONFIG),
+        _schedule(jobs.REPAIR, "17 * * * *", repairable, never_idle, state_dir),
         _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", yesterday, never_idle, state_dir),
         _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", unpartitioned, never_idle, state_dir),
+        _schedule(forget_ticks.name, "10 1 * * *", unpartitioned, never_idle, state_dir),
     ]
 
 
