@@ -16,6 +16,10 @@ import dagster as dg
 # Days before the first recording are only asked for by replays; a fixed start keeps keys stable.
 FIRST_DAY = "2020-01-01"
 
+# Dagster's own tags: a run of the rectangle between two partition keys.
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
 
 class Partitioned(Protocol):
     """The context of an asset or of a check."""
@@ -55,6 +59,6 @@ def parts_of(context: Partitioned) -> Iterator[Part]:
 def range_tags(first: date, last: date, exchanges: Sequence[str]) -> dict[str, str]:
     """Return the run tags that make one run of every exchange from *first* to *last*, inclusive."""
     return {
-        "dagster/asset_partition_range_start": Part(exchanges[0], first).key,
-        "dagster/asset_partition_range_end": Part(exchanges[-1], last).key,
+        RANGE_START: Part(exchanges[0], first).key,
+        RANGE_END: Part(exchanges[-1], last).key,
     }
