@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.indicators import Study
@@ -12,6 +12,7 @@ from lakehouse_pipeline.market.windows import TimeWindow
 from .bars import build_1m, build_1s, current_watermark
 from .gaps import build_gaps
 from .indicators import build_indicators
+from .reconciliation import REACH, build_reconciliation
 from .result import BuildResult
 
 
@@ -22,8 +23,12 @@ def build_day(
     *,
     studies: Sequence[Study],
     symbols: Sequence[str] | None = None,
+    reach: timedelta = REACH,
 ) -> list[BuildResult]:
-    """Rebuild every table of *day*; nothing before the exchange's first recording."""
+    """Rebuild every table of *day*; nothing before the exchange's first recording.
+
+    *reach* is how far back the feed's history is sure to go, which tells open gaps from lost ones.
+    """
     seen_up_to = current_watermark(lake, exchange)
     if seen_up_to is None:
         return []
@@ -33,5 +38,8 @@ def build_day(
         *build_1m(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
         build_gaps(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
         build_indicators(lake, exchange, day, studies, watermark=seen_up_to, symbols=symbols),
+        build_reconciliation(
+            lake, exchange, day, watermark=seen_up_to, reach=reach, symbols=symbols
+        ),
     ]
     return [result for result in results if result is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -12,6 +13,7 @@ from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.reconcile import Agreement, reconcile
 from lakehouse_pipeline.market.repair import Status
 from lakehouse_pipeline.market.windows import DAY, TimeWindow
+from lakehouse_pipeline.settings import HistorySettings
 
 from .bars import BARS_1M, HISTORY_1M, read_coverage
 from .gaps import GAPS
@@ -20,6 +22,7 @@ from .proof import Proof
 from .result import BuildResult, write_slice
 
 RECONCILIATION = "market.reconciliation"
+REACH = HistorySettings().reach
 SHOWN = [
     *("symbol", "start", "end", "status", "reason", "seconds_lost", "missed_volume"),
     *("minutes_compared", "close_mismatches", "volume_residual", "worst"),
@@ -27,28 +30,36 @@ SHOWN = [
 
 
 def build_reconciliation(
-    lake: Lakehouse, exchange: str, day: date, *, watermark: datetime, reach: timedelta
+    lake: Lakehouse,
+    exchange: str,
+    day: date,
+    *,
+    watermark: datetime,
+    reach: timedelta,
+    symbols: Sequence[str] | None = None,
 ) -> BuildResult:
     """Rebuild the loss budget of *day* as far as *watermark* lets it be judged.
 
     *reach* is how far back the feed is sure to give minutes. Bars are merged with history once
     more, which changes nothing where a tick has done it: the verdict need not wait for one.
     """
+    names = tuple(symbols) if symbols is not None else None
     window = TimeWindow.of_day(day)
     # Whoever asked about the day did so before its last minute went out of reach, or never.
     answered = TimeWindow(window.start, window.end + 2 * reach + DAY)
 
     def compute() -> pl.DataFrame:
         bars, history, gaps = (
-            lake.scan(table, exchange=exchange, window=window).collect()
+            lake.scan(table, exchange=exchange, window=window, symbols=names).collect()
             for table in (BARS_1M, HISTORY_1M, GAPS)
         )
         fetches = lake.scan(FETCHED, exchange=exchange, window=answered).collect()
         coverage = read_coverage(lake, exchange, window)
         merged = merge(bars, history, coverage, watermark)
-        return reconcile(merged, history, gaps, fetches, coverage, window, watermark, reach=reach)
+        rows = reconcile(merged, history, gaps, fetches, coverage, window, watermark, reach=reach)
+        return rows if names is None else rows.filter(pl.col("symbol").is_in(names))
 
-    rows, result = write_slice(lake, RECONCILIATION, Slice(exchange, window), compute)
+    rows, result = write_slice(lake, RECONCILIATION, Slice(exchange, window, names), compute)
     days = rows.filter(pl.col("scope") == "day")
     facts = {
         f"{name}_seconds": round(float(days[f"seconds_{name}"].sum()), 3)

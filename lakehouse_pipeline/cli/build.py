@@ -18,7 +18,7 @@ def build(
     last: Annotated[str, typer.Option("--to", help="last UTC day, included")],
     symbols: Annotated[str | None, typer.Option(help="A,B: only these; all by default")] = None,
 ) -> None:
-    """Build bars and the gap ledger of an exchange's days, one day after the other."""
+    """Build bars, gaps, indicators and the loss budget of an exchange's days, day by day."""
     from functools import partial
 
     from lakehouse_pipeline.build import views
@@ -45,7 +45,12 @@ def build(
         [views.resolve_symbol(name, recorded) for name in symbols.split(",")] if symbols else None
     )
     one_day = partial(
-        build_day, lake, exchange, studies=studies_of(settings.indicators), symbols=names
+        build_day,
+        lake,
+        exchange,
+        studies=studies_of(settings.indicators),
+        symbols=names,
+        reach=settings.history.reach,
     )
     for results in map_partitions(one_day, days):
         for result in results:

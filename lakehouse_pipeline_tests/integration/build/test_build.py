@@ -24,7 +24,9 @@ from lakehouse_pipeline_tests.scripted import DAY, START, SYMBOL, Script, slow_b
 
 OTHER = "BINANCE:ETHUSDT"
 LENGTH = 600  # seconds that are scripted
-BUILT = ("market.bars_1s", "market.bars_1m", "market.gaps", "market.indicators_1m")
+BUILT = tuple(
+    f"market.{name}" for name in ("bars_1s", "bars_1m", "gaps", "indicators_1m", "reconciliation")
+)
 MIDNIGHT_SOON = START.replace(hour=23, minute=55)
 
 
