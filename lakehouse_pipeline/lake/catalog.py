@@ -37,6 +37,7 @@ from lakehouse_pipeline.errors import (
 from lakehouse_pipeline.settings import Settings
 
 from .commit import add_specs
+from .damage import decoding
 from .metadata import retried
 from .storage import DurableFileIO
 from .tables import SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, TABLES, TableSpec
@@ -172,9 +173,36 @@ def _create_namespace(catalog: Catalog, namespace: str) -> None:
         return  # another process was first
 
 
+# A metadata file may be superseded and deleted between reading the pointer and opening it.
+@stamina.retry(on=FileNotFoundError, attempts=4, wait_initial=0.02)
+def load_table(catalog: Catalog, name: str) -> Table:
+    """Return the table as it is now.
+
+    Raises:
+        TableDamaged: if its metadata cannot be read.
+    """
+    with decoding(f"The metadata of {name}"):
+        return catalog.load_table(name)
+
+
+def metadata_location(catalog: Catalog, name: str) -> str | None:
+    """Return where the catalog says *name*'s metadata is, if it tells without reading it."""
+    if not isinstance(catalog, SqlCatalog):
+        return None
+    namespace, _, table = name.rpartition(".")
+    query = text(
+        "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = :catalog"
+        " AND table_namespace = :namespace AND table_name = :table"
+    )
+    values = {"catalog": catalog.name, "namespace": namespace, "table": table}
+    with catalog.engine.connect() as connection:
+        location = connection.execute(query, values).scalar()
+    return None if location is None else str(location)
+
+
 def _load_or_create(catalog: Catalog, spec: TableSpec) -> Table:
     try:
-        return catalog.load_table(spec.name)
+        return load_table(catalog, spec.name)
     except NoSuchTableError:
         pass
     try:

@@ -8,24 +8,28 @@ has not collected. A day is ample.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from pyarrow.fs import FileSelector, FileType
-from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
+from lakehouse_pipeline.errors import TableDamaged
+
 from .catalog import typed_errors
+from .damage import decoding
+from .folder import StoredFile, is_ours, list_files, version
 from .lakehouse import Lakehouse
+from .metadata import table_name
 
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    path: str
-    bytes: int
-    modified: datetime
+GUARD = timedelta(hours=24)
+IN_DOUBT = (
+    "Nothing is deleted. Was the catalog restored or made anew? Bring back its newest backup; if "
+    "the files are of no use, move them out of the folder."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +52,27 @@ class Cleaned:
 
 
 def plan_cleaning(lake: Lakehouse, table: str, *, older_than: datetime) -> CleaningPlan:
-    """Return the files of *table* last modified before *older_than* that nothing refers to."""
+    """Return the files of *table* last modified before *older_than* that nothing refers to.
+
+    Raises:
+        TableDamaged: if the table cannot be read as a whole, or the catalog may not know all of it.
+    """
     with typed_errors(f"listing the files of {table}"):
         # List first: what is committed after the listing cannot be in it unless it is reachable.
-        stored = _list_files(lake.load(table))
-        reachable = _reachable(lake, table)
-    return CleaningPlan(
-        table=table,
-        files=tuple(
-            file for file in stored if file.modified < older_than and file.path not in reachable
-        ),
-    )
+        stored = list_files(lake.load(table))
+        reachable, loaded = reachable_files(lake, table), lake.load(table)
+        left = [file for file in stored if file.path not in reachable]
+        old = tuple(file for file in left if file.modified < older_than)
+        if reason := doubt(loaded, old):
+            raise TableDamaged(reason, mend=IN_DOUBT)
+    return CleaningPlan(table, tuple(file for file in old if is_ours(loaded, file.path)))
 
 
 def apply_cleaning(lake: Lakehouse, plan: CleaningPlan) -> Cleaned:
     """Delete what *plan* names and nothing refers to now; gone already is as good as deleted."""
     deleted = size = 0
     with typed_errors(f"cleaning {plan.table}"):
-        io, reachable = lake.load(plan.table).io, _reachable(lake, plan.table)
+        io, reachable = lake.load(plan.table).io, reachable_files(lake, plan.table)
         for file in plan.files:
             if file.path in reachable:
                 continue
@@ -86,19 +93,32 @@ def _remove_empty_folders(folder: Path) -> None:
             each.rmdir()
 
 
-def _list_files(table: Table) -> list[StoredFile]:
-    io, location = table.io, table.location().rstrip("/")
-    assert isinstance(io, PyArrowFileIO), "the catalog is opened with it"
-    scheme, netloc, root = io.parse_location(location)
-    selector = FileSelector(root, recursive=True, allow_not_found=True)
-    return [
-        StoredFile(location + info.path[len(root) :], info.size, info.mtime)
-        for info in io.fs_by_scheme(scheme, netloc).get_file_info(selector)
-        if info.type == FileType.File
+def doubt(table: Table, unreachable: Iterable[StoredFile]) -> str | None:
+    """Return why the catalog may not know all that the folder of *table* holds; None if it does."""
+    folder, known = f"The folder of {table_name(table)}", version(table.metadata_location)
+    metadata = [
+        (file.path, number) for file in unreachable if (number := version(file.path)) is not None
     ]
+    for path, _ in metadata:
+        if (owner := _table_uuid(table, path)) not in (None, str(table.metadata.table_uuid)):
+            return f"{folder} holds {path} of another table, {owner}."
+    for path, number in metadata:
+        # One ahead is what a writer leaves that was killed just before the catalog knew.
+        if known is not None and number > known + 1:
+            return f"{folder} holds {path}, newer than what the catalog knows, number {known}."
+    return None
 
 
-def _reachable(lake: Lakehouse, name: str) -> set[str]:
+def _table_uuid(table: Table, path: str) -> str | None:
+    """Return which table a metadata file is of; None if it is gone or unreadable."""
+    try:
+        with decoding(path), table.io.new_input(path).open() as stream:
+            return str(json.loads(stream.read())["table-uuid"])
+    except (TableDamaged, FileNotFoundError):
+        return None
+
+
+def reachable_files(lake: Lakehouse, name: str) -> set[str]:
     """Return every file that the table's metadata leads to, expired metadata excepted."""
     table = lake.load(name)
     metadata = table.metadata

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 import polars as pl
-import stamina
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
@@ -21,7 +20,7 @@ from lakehouse_pipeline.errors import CommitConflict, UsageError
 from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.settings import Settings
 
-from .catalog import open_catalog, prepare_tables, typed_errors
+from .catalog import load_table, open_catalog, prepare_tables, typed_errors
 from .commit import (
     Commit,
     Guard,
@@ -30,12 +29,18 @@ from .commit import (
     overwrite_files,
 )
 from .files import discard, scan_files, storage_options, write_files
-from .metadata import expire_snapshots, remove_properties, set_properties, table_name
+from .metadata import (
+    expire_snapshots,
+    old_snapshots,
+    remove_properties,
+    set_properties,
+    table_name,
+)
 from .planning import DataFileInfo, Planner
 from .slices import EVERYTHING, Selection, Slice
 from .tables import SEALED, SNAPSHOTS_KEPT, TABLES, TableSpec
 
-EXPIRE_AT = SNAPSHOTS_KEPT + 10  # expiring is a commit too: not at each append
+EXPIRED_AT_ONCE = 10  # expiring is a commit too: not at each append
 
 
 class Lakehouse:
@@ -47,7 +52,7 @@ class Lakehouse:
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self._planner = Planner()
         self.storage = storage_options(catalog.properties)
 
@@ -63,8 +68,13 @@ class Lakehouse:
         prepare_tables(catalog)
         return cls(catalog)
 
+    @classmethod
+    def inspect(cls, settings: Settings) -> Self:
+        """Open the catalog of *settings* as it is: a damaged table is no reason not to look."""
+        return cls(open_catalog(settings))
+
     def close(self) -> None:
-        self._catalog.close()
+        self.catalog.close()
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +130,16 @@ class Lakehouse:
         """Return the sequence number of the newest snapshot; 0 if there is none."""
         snapshot = self.load(table).current_snapshot()
         return 0 if snapshot is None else snapshot.sequence_number or 0
+
+    def snapshot_id(self, table: str) -> int | None:
+        """Return the ID of the newest snapshot."""
+        snapshot = self.load(table).current_snapshot()
+        return None if snapshot is None else snapshot.snapshot_id
+
+    def tags(self, table: str) -> dict[str, int]:
+        """Return the snapshot ID of each tag."""
+        refs = self.load(table).refs()
+        return {name: ref.snapshot_id for name, ref in refs.items() if name != "main"}
 
     def progress(self, table: str, key: str) -> int | None:
         """Return what the last commit that set *key* set it to."""
@@ -300,7 +320,7 @@ class Lakehouse:
         return write_files(table, _spec(table_name(table)), frame, spec_id=spec_id)
 
     def _committed(self, table: Table, commit: Commit) -> Commit:
-        if len(table.metadata.snapshots) >= EXPIRE_AT:
+        if len(old_snapshots(table, keep=SNAPSHOTS_KEPT)) >= EXPIRED_AT_ONCE:
             expire_snapshots(table, keep=SNAPSHOTS_KEPT)
         return commit
 
@@ -310,12 +330,7 @@ class Lakehouse:
         """Return the table as it is now."""
         _spec(table)
         with typed_errors(f"loading {table}"):
-            return self._load(table)
-
-    # A metadata file may be superseded and deleted between reading the pointer and opening it.
-    @stamina.retry(on=FileNotFoundError, attempts=4, wait_initial=0.02)
-    def _load(self, table: str) -> Table:
-        return self._catalog.load_table(table)
+            return load_table(self.catalog, table)
 
     def plan(
         self, table: Table, snapshot: Snapshot | None, selection: Selection = EVERYTHING

@@ -30,6 +30,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
+from .damage import decoding
 from .slices import Selection, Slice
 from .tables import HOT, TableSpec
 
@@ -108,7 +109,9 @@ class Planner:
             return []
         worth_reading = _manifest_filter(spec, metadata, selection)
         files = []
-        for manifest in snapshot.manifests(io):
+        with decoding(f"Manifest list {snapshot.manifest_list}"):
+            manifests = snapshot.manifests(io)
+        for manifest in manifests:
             known = self._manifests.get(manifest.manifest_path)
             if known is None and worth_reading(manifest):
                 known = self._read(manifest, spec, metadata.schema(), io)
@@ -118,7 +121,9 @@ class Planner:
     def _read(
         self, manifest: ManifestFile, spec: TableSpec, schema: Schema, io: FileIO
     ) -> tuple[DataFileInfo, ...]:
-        files = tuple(_describe(entry, spec, schema) for entry in manifest.fetch_manifest_entry(io))
+        with decoding(f"Manifest {manifest.manifest_path}"):
+            entries = manifest.fetch_manifest_entry(io)
+        files = tuple(_describe(entry, spec, schema) for entry in entries)
         self._manifests[manifest.manifest_path] = files
         while len(self._manifests) > MANIFESTS_REMEMBERED:
             self._manifests.pop(next(iter(self._manifests)), None)

@@ -36,7 +36,7 @@ from lakehouse_pipeline.market import schemas
 
 SCHEMA_VERSION = 2
 SCHEMA_VERSION_PROPERTY = "lakehouse.schema-version"
-SNAPSHOTS_KEPT = 50  # commit cost grows with the snapshots in the metadata
+SNAPSHOTS_KEPT = 40  # and ten more until they are expired at once; a commit's cost grows with them
 
 SEALED, HOT = 0, 1  # spec IDs
 

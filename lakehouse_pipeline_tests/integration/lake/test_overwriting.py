@@ -99,7 +99,9 @@ def test_a_slice_ends_before_its_end(lake: Lakehouse, bars: Frames) -> None:
     only = ["BINANCE:BTCUSDT"]
     lake.append(TABLE, bars(minutes=3, symbols=only))  # its last bar opens where the slice ends
 
-    lake.overwrite(TABLE, pl.DataFrame(schema=schemas.MINUTE_BARS), slice=Slice("BINANCE", window(0, 2)))
+    lake.overwrite(
+        TABLE, pl.DataFrame(schema=schemas.MINUTE_BARS), slice=Slice("BINANCE", window(0, 2))
+    )
 
     assert closes(lake) == {("BTCUSDT", 2): 1.0}
 

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from lakehouse_pipeline.errors import TableDamaged
+from lakehouse_pipeline.lake import Lakehouse, Slice
+from lakehouse_pipeline.lake.cleaning import plan_cleaning
+from lakehouse_pipeline.lake.health import examine
+from lakehouse_pipeline.lake.maintenance import expire, seal, tag_day
+from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
+from lakehouse_pipeline.settings import Settings
+
+TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
+NEVER = datetime(2100, 1, 1, tzinfo=UTC)
+TABLE = "market.bars_1m"
+Frames = Callable[..., pl.DataFrame]
+
+
+@pytest.fixture
+def folder(lake: Lakehouse, bars: Frames) -> Path:
+    """The folder of a table with two snapshots."""
+    for minute in range(2):
+        lake.append(TABLE, bars(TEN + minute * MINUTE))
+    return Path(lake.load(TABLE).location())
+
+
+def findings(settings: Settings) -> list[str]:
+    with Lakehouse.inspect(settings) as lake:
+        return [str(finding) for finding in examine(lake, older_than=NEVER)]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_sound_lake_has_no_findings(lake: Lakehouse, settings: Settings) -> None:
+    seal(lake, TABLE, before=TEN + DAY)
+    expire(lake, TABLE, keep=1)
+
+    assert findings(settings) == []
+
+
+def test_a_missing_data_file_is_named_with_its_days_to_rebuild(
+    lake: Lakehouse, settings: Settings, folder: Path
+) -> None:
+    seal(lake, TABLE, before=TEN + DAY)
+    lost = Path(lake.files(TABLE)["path"][0])
+    lost.unlink()
+    before = contents(folder)
+
+    (finding,) = findings(settings)
+
+    assert f"2 rows are in files that are missing: {lost}." in finding
+    assert "--exchange BINANCE --from 2026-01-31 --to 2026-01-31" in finding
+    assert contents(folder) == before
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_day_with_a_missing_file_can_be_rebuilt_as_advised(
+    lake: Lakehouse, settings: Settings, bars: Frames
+) -> None:
+    seal(lake, TABLE, before=TEN + DAY)
+    Path(lake.files(TABLE)["path"][0]).unlink()
+    day = Slice("BINANCE", TimeWindow.of_day(TEN.date()))
+
+    lake.overwrite(TABLE, bars(minutes=2), slice=day)
+
+    expire(lake, TABLE, keep=1)
+    assert findings(settings) == []
+    assert_frame_equal(lake.scan(TABLE).collect(), bars(minutes=2), check_row_order=False)
+
+
+def test_a_data_file_cut_short_is_named(lake: Lakehouse, settings: Settings, folder: Path) -> None:
+    cut = Path(lake.files(TABLE)["path"][0])
+    cut.write_bytes(cut.read_bytes()[:100])
+    before = contents(folder)
+
+    (finding,) = findings(settings)
+
+    assert str(cut) in finding
+    assert "of another size than was written" in finding
+    assert contents(folder) == before
+
+
+def test_raw_rows_that_are_gone_are_said_to_be_nowhere_else(
+    lake: Lakehouse, settings: Settings, quotes: Frames
+) -> None:
+    lake.append("raw.quotes", quotes())
+    Path(lake.files("raw.quotes")["path"][0]).unlink()
+
+    (finding,) = findings(settings)
+
+    assert "nowhere else" in finding
+
+
+@pytest.mark.parametrize("left", [0, 100])
+@pytest.mark.parametrize("kind", ["*.metadata.json", "snap-*.avro", "*-m0.avro"])
+def test_truncated_metadata_is_named_with_the_mend(
+    settings: Settings, folder: Path, kind: str, left: int
+) -> None:
+    damaged = max((folder / "metadata").glob(kind), key=lambda path: path.stat().st_mtime_ns)
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    before = contents(folder)
+
+    (finding,) = findings(settings)
+
+    assert finding.startswith("market.bars_1m: ")
+    assert str(damaged) in finding
+    assert "Restore" in finding
+    assert contents(folder) == before
+
+
+def test_a_missing_metadata_file_is_named(settings: Settings, folder: Path) -> None:
+    lost = max((folder / "metadata").glob("*.metadata.json"))
+    lost.unlink()
+
+    (finding,) = findings(settings)
+
+    assert finding.count(str(lost)) == 2
+    assert "\n" not in finding
+
+
+def test_a_file_only_a_tag_needs_is_no_damage_of_now(
+    lake: Lakehouse, settings: Settings, folder: Path
+) -> None:
+    tag_day(lake, TABLE, TEN.date())
+    hot = list((folder / "data").rglob("*.parquet"))
+    seal(lake, TABLE, before=TEN + DAY)
+    hot[0].unlink()
+
+    (finding,) = findings(settings)
+
+    assert "older snapshots" in finding
+    assert "table of now is whole" in finding
+
+
+def test_foreign_files_are_named_and_never_cleaned(
+    lake: Lakehouse, settings: Settings, folder: Path
+) -> None:
+    notes = folder / "data" / "notes.txt"
+    copied = folder / "data" / "copy of bars.parquet"
+    notes.write_text("mine")
+    copied.write_bytes(b"PAR1")
+
+    (finding,) = findings(settings)
+
+    assert str(notes) in finding
+    assert str(copied) in finding
+    assert plan_cleaning(lake, TABLE, older_than=NEVER).files == ()
+
+
+def test_nothing_is_cleaned_where_the_catalog_was_made_anew(
+    lake: Lakehouse, settings: Settings, folder: Path
+) -> None:
+    lake.close()
+    (settings.state_dir / "catalog.db").unlink()
+    before = contents(folder).keys()
+
+    with Lakehouse.open(settings) as anew:
+        with pytest.raises(TableDamaged, match=r"of another table.*Nothing is deleted"):
+            plan_cleaning(anew, TABLE, older_than=NEVER)
+        assert before <= contents(folder).keys()
+    assert any("of another table" in finding for finding in findings(settings))
+
+
+def test_nothing_is_cleaned_where_an_old_catalog_was_restored(
+    lake: Lakehouse, settings: Settings, folder: Path, bars: Frames
+) -> None:
+    lake.close()
+    backup = settings.state_dir.with_name("backup")
+    shutil.copytree(settings.state_dir, backup)
+    with Lakehouse.open(settings) as later:
+        for minute in range(5, 8):
+            later.append(TABLE, bars(TEN + minute * MINUTE))
+    for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
+        (settings.state_dir / name).unlink(missing_ok=True)
+        if (backup / name).exists():
+            shutil.copy(backup / name, settings.state_dir / name)
+
+    with (
+        Lakehouse.open(settings) as restored,
+        pytest.raises(TableDamaged, match=r"newer than what the catalog knows"),
+    ):
+        plan_cleaning(restored, TABLE, older_than=NEVER)
+
+    assert any("newer than" in finding for finding in findings(settings))
+    assert len(list(folder.rglob("*.parquet"))) == 5
