@@ -9,11 +9,13 @@ from __future__ import annotations
 
 MINUTE = 60_000_000  # µs
 ENOUGH = 30  # intervals before there is a habit to speak of
-MEMORY = 1 / 256  # weight of the newest interval; older silences fade at the same pace
+SETTLED = 256  # intervals after which the mean moves at a fixed pace
+MEMORY = 1 / SETTLED  # weight of the newest interval; older silences fade at the same pace
+FADING = 1 - MEMORY
 
 
 class Cadence:
-    """The intervals between one symbol's updates, in microseconds."""
+    """The intervals between the moments at which one symbol spoke, in microseconds."""
 
     __slots__ = ("_count", "_longest", "_mean")
 
@@ -23,11 +25,11 @@ class Cadence:
         self._longest = 0.0
 
     def learn(self, interval: int) -> None:
-        """Take in the time between two updates."""
-        self._count += 1
-        weight = max(1 / self._count, MEMORY)
-        self._mean += weight * (interval - self._mean)
-        self._longest = max(interval, self._longest * (1 - MEMORY))
+        """Take in the time between two moments."""
+        self._count = count = self._count + 1
+        self._mean += (interval - self._mean) * (MEMORY if count > SETTLED else 1 / count)
+        faded = self._longest * FADING
+        self._longest = max(interval, faded)
 
     def exceeded(self, silence: int) -> bool:
         """Tell whether *silence* is longer than this symbol would keep by itself."""

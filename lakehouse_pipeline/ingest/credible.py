@@ -2,17 +2,45 @@
 
 An update with one value that cannot be is refused whole, and the row that says so names why: a
 price that was never traded must not reach a bar. Add a check here only for what no market can
-show; what is merely unusual is recorded and flagged later.
+show; what is merely unusual is recorded and flagged later. ``Credible`` says the same of an
+update's usual spelling, for the decoder to check as it reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 DAY = 86_400
 MICROS = 1_000_000
 LARGEST = 1e18  # beyond any price or day's volume, and within 64 bits
+
+_Positive = Annotated[float, Meta(gt=0, lt=LARGEST)]
+_NotNegative = Annotated[float, Meta(ge=0, lt=LARGEST)]
+_Finite = Annotated[float, Meta(gt=-LARGEST, lt=LARGEST)]
+_Seconds = Annotated[int, Meta(gt=0, lt=10**11)]  # may still lie in the future
+
+
+class Credible(TypedDict, total=False):
+    """An update's values where all are usual and credible; times are yet to be compared."""
+
+    lp: _Positive
+    lp_time: _Seconds
+    volume: _NotNegative
+    ch: _Finite
+    chp: _Finite
+    bid: _NotNegative
+    ask: _NotNegative
+    bid_size: _NotNegative
+    ask_size: _NotNegative
+    open_price: _Positive
+    high_price: _Positive
+    low_price: _Positive
+    prev_close_price: _Positive
+    open_time: _Seconds
+    update_mode: str
 
 
 def incredible(values: Mapping[str, Any], received_at: int) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 from lakehouse_pipeline.errors import FeedError
@@ -31,7 +30,7 @@ from lakehouse_pipeline.tradingview.messages import (
 from lakehouse_pipeline.tradingview.state import QuoteState
 
 from .cadence import Cadence
-from .credible import incredible
+from .credible import DAY, Credible, incredible
 from .rows import QUOTES, Entry, mark, reject
 
 SECOND = 1_000_000  # µs
@@ -42,21 +41,25 @@ HEARTBEAT_PERIOD = 20 * SECOND
 # The wire keys a row keeps, in the order of its columns.
 _WIRE_KEYS = sorted(COLUMNS, key=lambda key: list(QUOTE_SCHEMA).index(COLUMNS[key]))
 _KEPT = frozenset(_WIRE_KEYS)
-_snapshot = itemgetter(*_WIRE_KEYS)
-_LAST_TIME = _WIRE_KEYS.index("lp_time")
-_OPEN_TIME = _WIRE_KEYS.index("open_time")
+_TIMES = frozenset({"lp_time", "open_time"})
+_CLOCKS_APART = DAY * SECOND  # the feed's clock and ours differ by less
 
 
 class _Line:
     """One symbol on this session."""
 
-    __slots__ = ("cadence", "has_price", "last_data", "refused", "restoring", "stalled", "state")
+    __slots__ = (
+        *("cadence", "has_price", "last_data", "moment", "refused", "restoring", "stalled"),
+        *("state", "values"),
+    )
 
     def __init__(self) -> None:
-        self.state = QuoteState()
+        self.state = QuoteState()  # its times in microseconds
         self.state.merge(dict.fromkeys(_WIRE_KEYS))
+        self.values = self.state.values  # in the order of a row's columns
         self.cadence = Cadence()
         self.last_data: int | None = None  # None until the first data after a subscription
+        self.moment = 0  # when the cadence last learnt; what comes within a second is one moment
         self.restoring = True
         self.has_price = False
         self.refused = False
@@ -78,6 +81,7 @@ class SessionRecorder:
         self._lines: dict[str, _Line] = {}
         self._heartbeat: tuple[int, int] | None = None  # number and time of the newest
         self._heartbeat_period = HEARTBEAT_PERIOD
+        self._longest_pause = HEARTBEAT_PERIOD + LATENESS_US  # between frames of a living feed
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -115,6 +119,30 @@ class SessionRecorder:
                 self._other(event, at, entries)
         return entries
 
+    def receive_usual(self, name: str, values: Credible, at: int) -> list[Entry] | None:
+        """Return what ``receive`` would for an update read by itself, or None: ask ``receive``.
+
+        Only where nothing but a row comes of it; *values* is then used up.
+        """
+        line = self._lines.get(name)
+        if line is None or line.restoring or not 0 <= at - self.last_frame <= self._longest_pause:
+            return None
+        last_time = values.get("lp_time")
+        if last_time is not None:
+            last_time *= SECOND
+            if last_time > at + _CLOCKS_APART:
+                return None
+            values["lp_time"] = last_time
+        if "open_time" in values:
+            return None  # a new day, or a static re-send
+        if at - line.moment >= SECOND:
+            line.cadence.learn(at - line.moment)
+            line.moment = at
+        self.last_frame = line.last_data = at
+        state = line.values
+        state.update(values)
+        return [(QUOTES, _row(name, state, _usual_meaning(*values), at, self.session_id))]
+
     def tick(self) -> list[Entry]:
         """Return the alive mark since the last one, if any frame came; call it once a second."""
         entries: list[Entry] = []
@@ -151,7 +179,7 @@ class SessionRecorder:
     def _frame_at(self, at: int, entries: list[Entry]) -> int:
         """Note a received frame; a silence no live feed keeps breaks the coverage."""
         at = max(at, self.last_frame)
-        if at - self.last_frame > self._heartbeat_period + LATENESS_US:
+        if at - self.last_frame > self._longest_pause:
             self._alive(entries)
             self.marked_until = at
         self.last_frame = at
@@ -174,8 +202,11 @@ class SessionRecorder:
         if (doubt := incredible(values, at)) is not None:
             entries.append(self._reject(at, doubt, event))
             return
+        for key in _TIMES & values.keys():
+            values[key] = _microseconds(values[key])
         self._follow(line, event.name, values, at, entries)
-        entries.append((QUOTES, self._row(event.name, line, values, at)))
+        meaning = _meaning(line.state.merge(values), line.restoring)
+        entries.append((QUOTES, _row(event.name, line.values, meaning, at, self.session_id)))
 
     def _follow(
         self, line: _Line, name: str, values: dict[str, Any], at: int, entries: list[Entry]
@@ -184,29 +215,16 @@ class SessionRecorder:
         if line.last_data is None or line.stalled:
             entries.append(mark(self.session_id, Mark.SUBSCRIBED, at, at, symbol=name))
             line.refused = line.stalled = False
-        else:
-            line.cadence.learn(at - line.last_data)
+            line.moment = at
+        elif at - line.moment >= SECOND:
+            line.cadence.learn(at - line.moment)
+            line.moment = at
         line.last_data = at
         if "lp" in values:
             # The first load may come in parts, so it ends with quote_completed; should that be
             # lost, the second price is an update.
             line.restoring = line.restoring and not line.has_price
             line.has_price = True
-
-    def _row(self, name: str, line: _Line, values: dict[str, Any], at: int) -> tuple[object, ...]:
-        kind, happened, changed = _meaning(line.state.merge(values), line.restoring)
-        snapshot = list(_snapshot(line.state.values))
-        last_time = snapshot[_LAST_TIME] = _seconds(snapshot[_LAST_TIME])
-        snapshot[_OPEN_TIME] = _seconds(snapshot[_OPEN_TIME])
-        return (
-            name,
-            last_time if happened and last_time is not None else at,
-            at,
-            kind,
-            changed,
-            *snapshot,
-            self.session_id,
-        )
 
     def _refused(self, line: _Line, event: QuoteUpdate, at: int, entries: list[Entry]) -> None:
         if line.refused:
@@ -222,6 +240,7 @@ class SessionRecorder:
                 if self._heartbeat is not None and self._heartbeat[0] == number - 1:
                     period = max(at - self._heartbeat[1], SECOND)
                     self._heartbeat_period = min(self._heartbeat_period, period)
+                    self._longest_pause = self._heartbeat_period + LATENESS_US
                 self._heartbeat = number, at
             case QuoteCompleted(name=name):
                 if (line := self._lines.get(name)) is not None:
@@ -241,13 +260,30 @@ class SessionRecorder:
         return reject(self.session_id, at, reason, payload, symbol=event.name)
 
 
+_Meaning = tuple[str, bool, str]  # the kind, whether it happened at lp_time, what it carried
+
+
 @lru_cache(maxsize=4096)  # a feed uses a few dozen sets of keys
-def _meaning(changed: frozenset[str], restoring: bool) -> tuple[str, bool, str]:  # noqa: FBT001  # cache key
-    """Return the kind, whether it happened at its last_time, and the columns it carried."""
+def _meaning(changed: frozenset[str], restoring: bool) -> _Meaning:  # noqa: FBT001  # cache key
     kind = classify(changed, restoring=restoring)
     return kind.value, kind in OBSERVING, changed_columns(changed)
 
 
-def _seconds(value: float | None) -> int | None:
+@lru_cache(maxsize=4096)  # and always in the same order
+def _usual_meaning(*changed: str) -> _Meaning:
+    return _meaning(frozenset(changed), restoring=False)
+
+
+def _row(
+    name: str, values: dict[str, Any], meaning: _Meaning, at: int, session_id: str
+) -> tuple[object, ...]:
+    kind, happened, changed = meaning
+    event_time = at
+    if happened and (last_time := values["lp_time"]) is not None:
+        event_time = last_time
+    return (name, event_time, at, kind, changed, *values.values(), session_id)
+
+
+def _microseconds(seconds: float | None) -> int | None:
     """Return the feed's epoch seconds in microseconds."""
-    return None if value is None else int(value) * SECOND
+    return None if seconds is None else int(seconds) * SECOND

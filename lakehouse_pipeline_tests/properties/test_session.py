@@ -9,10 +9,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lakehouse_pipeline.ingest.credible import Credible
 from lakehouse_pipeline.ingest.rows import COVERAGE, TARGETS, Entry, build_frame, merge_marks
 from lakehouse_pipeline.ingest.session import SECOND, SessionRecorder
 from lakehouse_pipeline.market.coverage import Ending
 from lakehouse_pipeline.market.quotes import COLUMNS
+from lakehouse_pipeline.tradingview.express import ExpressReader
 from lakehouse_pipeline.tradingview.frames import encode
 from lakehouse_pipeline.tradingview.protocol import ClientProtocol
 
@@ -50,7 +52,8 @@ def messages(draw) -> str:
             return encode(f"~h~{draw(st.integers(1, 50))}")
         case _:
             return draw(st.text(max_size=30))
-    return encode(json.dumps(content))
+    spelled = json.dumps(content, separators=draw(st.sampled_from([(",", ":"), None])))
+    return encode(spelled)
 
 
 traffic = st.lists(st.tuples(st.integers(-2 * SECOND, 40 * SECOND), messages()), max_size=25)
@@ -108,3 +111,23 @@ def test_merging_marks_keeps_the_instants_they_cover(script, data):
     numbers = [number for number, _ in parts]
     assert len(set(numbers)) == len(numbers)
     assert set(numbers) <= {number for number, _ in numbered}
+
+
+def play_as_a_worker_does(script: list[tuple[int, str]]) -> list[Entry]:
+    session, protocol = SessionRecorder("s", opened_at=START), ClientProtocol()
+    express = ExpressReader("qs", Credible)
+    session.subscribe(SYMBOLS)
+    entries, at = session.opened("hello"), START
+    for step, text in script:
+        at += step
+        usual = express.read(text)
+        made = None if usual is None else session.receive_usual(*usual, at)
+        if made is None:
+            made = session.receive(protocol.receive_text(text, None), at)
+        entries += made + session.tick()
+    return entries + session.ended(Ending.CLOSED)
+
+
+@given(traffic)
+def test_the_short_way_of_an_update_gives_the_same_as_the_long_one(script):
+    assert play_as_a_worker_does(script) == play(script)
