@@ -14,15 +14,17 @@ Eager where a person reads the result, lazy (``scan``) where rows are many. Noth
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
 
 from .build import views
 from .build.indicators import studies_of
+from .build.upkeep import travel_days
 from .errors import UsageError
 from .lake.lakehouse import Lakehouse
+from .lake.maintenance import day_tag
 from .market.windows import TimeWindow
 from .settings import load_settings
 
@@ -91,16 +93,30 @@ class Reader:
         end: Instant | None = None,
         exchange: str | None = None,
         symbols: Collection[str] | None = None,
-        as_of: str | None = None,
+        as_of: date | str | None = None,
     ) -> pl.LazyFrame:
-        """Return the rows of any table, lazily; *as_of* names a daily tag to travel back to."""
+        """Return the rows of any table, lazily.
+
+        With *as_of*, one of ``days``, as they were when that UTC day was closed, and none of later
+        days: tables read as of the same day agree with each other.
+        """
+        if as_of is None:
+            window, tag = _window(start, end), None
+        else:
+            day = as_of if isinstance(as_of, date) else _day(as_of)
+            window = (_window(start, end) or TimeWindow(_START, _END)).intersect(
+                TimeWindow(_START, TimeWindow.of_day(day).end)
+            )
+            if window is None:
+                raise UsageError(f"start {start} is after {day}.", mend="Read an earlier time.")
+            tag = day_tag(day)
         return self._lake.scan(
-            table,
-            window=_window(start, end),
-            exchange=exchange,
-            symbols=symbols,
-            snapshot=as_of,
+            table, window=window, exchange=exchange, symbols=symbols, snapshot=tag
         )
+
+    def days(self) -> list[date]:
+        """Return the days that ``scan`` can travel back to."""
+        return travel_days(self._lake)
 
 
 def _window(start: Instant | None, end: Instant | None) -> TimeWindow | None:
@@ -111,6 +127,13 @@ def _window(start: Instant | None, end: Instant | None) -> TimeWindow | None:
     if until <= first:
         raise UsageError(f"end {until} is not after start {first}.", mend="Swap them.")
     return TimeWindow(first, until)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"Day {text!r} is not a date.", mend="Write 2024-08-09.") from error
 
 
 def _aware(instant: Instant) -> datetime:

@@ -1,0 +1,108 @@
+"""Keeping the tables small and their days reachable: what is sealed, merged and tagged, and when.
+
+``lake.maintenance`` can do each; here is what only builders know: who reads which table, and when
+a day is the same in all of them. Schedules belong to ``defs``, single commands to the CLI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime
+
+import structlog
+
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.maintenance import (
+    TAG_PREFIX,
+    Budget,
+    Rewritten,
+    compact,
+    day_tag,
+    seal,
+    tag_day,
+)
+from lakehouse_pipeline.lake.slices import Selection
+from lakehouse_pipeline.lake.tables import TABLES
+from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
+
+from .bars import BARS_1M, BARS_1S, QUOTES
+
+log = structlog.get_logger()
+
+# Downstream first: what the bars were built from is then in the quotes that are looked at later.
+CHAIN = (BARS_1M, BARS_1S, QUOTES)
+# Who remembers, exchange by exchange, up to which commit of a table it has read.
+READERS = {QUOTES: BARS_1S, BARS_1S: BARS_1M}
+BUILT_FROM, BUILT_TO = "built_from.", "built_to."
+TAG_PATIENCE = DAY
+TAGGED_BACK = 3  # days for which a missing tag is still given
+
+
+def seal_consumed(
+    lake: Lakehouse, table: str, *, before: datetime, budget: Budget | None = None
+) -> Rewritten:
+    """Seal the closed hours of *table*, never past what the table built from it has read."""
+    reader = READERS.get(table)
+    consumed = {} if reader is None else lake.progress_by(reader, BUILT_FROM)
+    return seal(lake, table, before=before, consumed=consumed, budget=budget)
+
+
+def keep_small(
+    lake: Lakehouse, *, before: datetime, budget: Budget | None = None
+) -> Iterator[tuple[str, Rewritten]]:
+    """Seal what is closed and merge small files in every table; yield each verb's result.
+
+    The budget is each table's and verb's own.
+    """
+    for table in TABLES:
+        yield "seal", seal_consumed(lake, table, before=before, budget=budget)
+        yield "compact", compact(lake, table, before=floor(before, DAY), budget=budget)
+
+
+def tag_days(lake: Lakehouse, *, now: datetime) -> list[date]:
+    """Tag the last days on which quotes and bars agree; return which got theirs.
+
+    They agree when the bars have read every quote of the day and the minutes every second. Rows of
+    later days may differ at a tag: who travels there reads up to the end of its day.
+    """
+    today = floor(now, DAY)
+    days = [(today - back * DAY).date() for back in range(TAGGED_BACK, 0, -1)]
+    return [day for day in days if _tag(lake, day, now)]
+
+
+def travel_days(lake: Lakehouse) -> list[date]:
+    """Return the days that have their tag in every table of the chain, oldest first."""
+    tags = [{tag for tag in lake.tags(table) if tag.startswith(TAG_PREFIX)} for table in CHAIN]
+    common = sorted(set.intersection(*tags))
+    return [date.fromisoformat(tag.removeprefix(TAG_PREFIX)) for tag in common]
+
+
+def _tag(lake: Lakehouse, day: date, now: datetime) -> bool:
+    """Tag *day* where its tag is missing, if the tables agree about it."""
+    name = day_tag(day)
+    if all(name in lake.tags(table) for table in CHAIN):
+        return False
+    window = TimeWindow.of_day(day)
+    # A worker that fell silent may come back and land what its spool holds of the day.
+    wanted = int(window.end.timestamp()) if now < window.end + TAG_PATIENCE else 0
+    heads: dict[str, int] = {}
+    read: dict[str, int] = {}  # of the table before, in CHAIN
+    for table in CHAIN:
+        # Progress before the head: an older progress only makes the day wait.
+        read_by_this, built_to = (lake.progress_by(table, key) for key in (BUILT_FROM, BUILT_TO))
+        head = lake.snapshot_id(table)
+        if head is None:
+            return False
+        files = lake.live_files(table, Selection(window=window), snapshot=head)
+        if not files:
+            return False
+        for file in files:
+            exchange = file.exchanges[0] if file.exchanges else ""
+            unread = heads and file.sequence > read.get(exchange, 0)
+            if unread or (table != QUOTES and built_to.get(exchange, 0) < wanted):
+                log.info("tag_postponed", day=str(day), table=table, exchange=exchange)
+                return False
+        heads[table], read = head, read_by_this
+    for table, head in heads.items():
+        tag_day(lake, table, day, snapshot_id=head)
+    return True
