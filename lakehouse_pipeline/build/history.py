@@ -1,8 +1,8 @@
 """``market.history_1m`` and ``raw.fetches``: ask the feed for what is missing and land the answers.
 
 The only build that looks outside the lake. What to ask follows from gaps, coverage and earlier
-answers; each answer is landed before the next question, bars first, so a crash in between asks
-again and loses nothing.
+answers. Bars land before the next question and what was asked at the end, so a crash in between
+asks again and loses nothing.
 """
 
 from __future__ import annotations
@@ -78,21 +78,25 @@ async def _ask_all(
 ) -> RepairReport:
     clock = make_clock(settings.clock)
     limiter = ConnectLimiter(settings.state_dir / "connects", settings.feed.connect_interval)
-    answered = refused = bars = 0
-    opened = open_history(settings.feed, settings.history, clock=clock, limiter=limiter)
-    async with opened as feed:
-        for ask in asks:
-            try:
-                answer = await feed.fetch(ask.symbol, ask.since)
-            except (SymbolError, EntitlementError) as error:
-                log.warning("history_refused", symbol=ask.symbol, problem=str(error))
-                fact = _refusal(exchange, ask, error, clock)
-                refused += 1
-            else:
-                bars += await asyncio.to_thread(land, lake, exchange, ask.symbol, answer)
-                fact = _fact(exchange, ask, answer, clock)
-                answered += 1
-            await asyncio.to_thread(lake.append, FETCHED, fact)
+    facts: list[pl.DataFrame] = []
+    refused = bars = 0
+    try:
+        opened = open_history(settings.feed, settings.history, clock=clock, limiter=limiter)
+        async with opened as feed:
+            for ask in asks:
+                try:
+                    answer = await feed.fetch(ask.symbol, ask.since)
+                except (SymbolError, EntitlementError) as error:
+                    log.warning("history_refused", symbol=ask.symbol, problem=str(error))
+                    facts.append(_refusal(exchange, ask, error, clock))
+                    refused += 1
+                else:
+                    bars += await asyncio.to_thread(land, lake, exchange, ask.symbol, answer)
+                    facts.append(_fact(exchange, ask, answer, clock))
+    finally:
+        if facts:  # in one file: a file for each question would be thousands a month
+            lake.append(FETCHED, pl.concat(facts))
+    answered = len(facts) - refused
     log.info("history_fetched", exchange=exchange, symbols=answered, refused=refused, bars=bars)
     return RepairReport(len(asks), answered, refused, bars)
 

@@ -62,7 +62,7 @@ def reconcile(
     compared = _compared(bars, history, watermark, tolerance)
     budget = _observed(coverage, day, watermark)
     lost = repaired.group_by("symbol").agg(
-        pl.col("seconds_filled", "seconds_lost").sum(),
+        pl.col("seconds_filled", "seconds_lost").sum().round(6),
         *(_known_sum(name) for name in ("missed_volume", "filled_volume")),
     )
     days = (

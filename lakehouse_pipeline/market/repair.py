@@ -156,12 +156,11 @@ def judge(
     )
     stuck = pl.col("status").is_in([Status.PARTLY_FILLED, Status.UNFILLABLE])
     filled = pl.when(is_blind & accounted).then("answered_seconds").otherwise(0.0)
+    lost = pl.when(is_blind).then(length - pl.col("seconds_filled")).otherwise(0.0)
     return (
         joined.with_columns(status=status)
-        .with_columns(reason=pl.when(stuck).then(reason), seconds_filled=filled)
-        .with_columns(
-            seconds_lost=pl.when(is_blind).then(length - pl.col("seconds_filled")).otherwise(0.0)
-        )
+        .with_columns(reason=pl.when(stuck).then(reason), seconds_filled=filled.round(6))
+        .with_columns(seconds_lost=lost.round(6))
         .select(*gaps.columns, "status", "reason", "seconds_filled", "seconds_lost")
     )
 

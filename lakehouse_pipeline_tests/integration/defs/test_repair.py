@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
+import dagster as dg
 import pytest
 
-from lakehouse_pipeline.defs.partitions import range_tags
+from lakehouse_pipeline.defs.partitions import RANGE_END, RANGE_START, range_tags
 from lakehouse_pipeline.feedserver import FeedServer, generated_market
 from lakehouse_pipeline.market.windows import MINUTE, TimeWindow
 
@@ -99,3 +100,13 @@ def test_minutes_that_differ_are_listed_by_the_check(run):
     failed = checks["reconciliation_is_within_tolerance"]
     assert not failed.passed
     assert "10:11 close" in failed.metadata["first_offenders"].value
+
+
+def test_each_hour_all_that_the_feed_still_reaches_is_looked_through(defs, tmp_path):
+    at = START + timedelta(minutes=17)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at)
+        asked = defs.resolve_schedule_def("repair_schedule")(context)
+
+    assert asked.tags[RANGE_START] == "2026-01-01|BINANCE"
+    assert asked.tags[RANGE_END] == "2026-01-05|OKX"
