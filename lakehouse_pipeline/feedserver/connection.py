@@ -6,7 +6,7 @@ What a method of the protocol does belongs to the session it addresses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,6 +24,7 @@ from .refusal import Refused
 from .world import Sent, World
 
 DEAD_AFTER = timedelta(seconds=30)
+PIECE = 16  # characters of a message that drips
 
 log = structlog.get_logger()
 
@@ -45,8 +46,15 @@ class Connection:
         self._protocol = ServerProtocol()
         self._next_heartbeat = world.now() + world.heartbeat
         self._heard = world.now()
-        self._protocol.hello(session_id=session_id, now=world.now())
-        self._drain()
+        self._token = ""  # the one shown last
+        host = world.faults.redirect(world.elapsed())
+        if host is None:
+            self._protocol.hello(session_id=session_id, now=world.now())
+            self._drain()
+        else:
+            self._protocol.redirect(host)
+            self._drain()
+            self.outbox.finish()
 
     # From the client
 
@@ -73,11 +81,16 @@ class Connection:
             self.send("critical_error", [refused.session, refused.reason, refused.detail])
 
     def _authenticate(self, params: list[Any]) -> None:
-        plan = self._world.access.plan(str(params[0]) if params else "")
-        if plan is None:
+        self._token = str(params[0]) if params else ""
+        plan = self._world.access.plan(self._token)
+        if plan is None or self._has_expired():
             self.refuse("bad auth token")
         else:
             self.plan = plan
+
+    def _has_expired(self) -> bool:
+        faults = self._world.faults
+        return bool(faults) and faults.refuses(self._world.elapsed(), self._token)
 
     # To the client
 
@@ -118,6 +131,15 @@ class Connection:
             return True
         return bool(world.faults) and world.faults.holds(world.elapsed(), self.link, symbol)
 
+    async def pieces(self, text: str) -> AsyncIterator[str]:
+        """Yield *text* as it is sent: whole, or dripping."""
+        rate = self._world.faults.drip(self._world.elapsed())
+        size = len(text) if rate is None else PIECE
+        for first in range(0, len(text), size):
+            if rate is not None:
+                await self._world.clock.sleep(timedelta(seconds=size / rate))
+            yield text[first : first + size]
+
     # In market time
 
     def symbols(self) -> Iterator[str]:
@@ -141,6 +163,8 @@ class Connection:
             self._drain()
         for session in self.quotes:
             session.flush()
+        if self._has_expired() and not self.ended:
+            self.refuse("bad auth token")
         if self._world.strict and now - self._heard > self._world.heartbeat + DEAD_AFTER:
             log.info("feed_peer_was_dead", connection=self.link.number)
             self.drop()

@@ -1,22 +1,28 @@
-"""Every fault the server can have, one class each; `KINDS` is how files name them.
+"""Every fault the server can have, by the name files give it.
 
-Chance is a hash of what is sent, so a run can be repeated. A text struck by a *share* of 0.1 is one
-in ten. Add a fault here and to `KINDS`.
+Here are those of whole connections; `fault_texts` spoils single messages, `fault_values` what
+quotes say. Add a fault to the module of its kind, and to `KINDS`.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-from lakehouse_pipeline.tradingview.frames import encode as frame
-
+from .fault_texts import (
+    Bulky,
+    Duplicate,
+    Garbage,
+    Late,
+    RawText,
+    Reorder,
+    SkewedStamps,
+    Truncated,
+    Unknown,
+    WrongLength,
+)
+from .fault_values import BadValues, ClockStep, DayRoll, VolumeBackwards
 from .faults import Ending, Fault, Link
-from .noise import key_of
-
-_LENGTH = re.compile(r"^~m~(\d+)~m~")
 
 
 @dataclass(kw_only=True)
@@ -82,93 +88,33 @@ class Delayed(Fault):
 
 
 @dataclass(kw_only=True)
-class Garbage(Fault):
-    """A *share* of messages is followed by one that is no protocol at all."""
+class SlowDrip(Fault):
+    """Every message comes in pieces, *characters* a second of market time."""
 
-    share: float = 0.1
-    text: str = '~m~12~m~{"m":"qsd","~h~ \u00ff'
+    characters: float = 20.0
 
-    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # all links
-        return [text, self.text] if _struck(self.share, "garbage", text) else [text]
-
-
-@dataclass(kw_only=True)
-class WrongLength(Fault):
-    """A *share* of messages announces a length that is *by* too great."""
-
-    share: float = 0.1
-    by: int = 3
-
-    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # all links
-        if not _struck(self.share, "length", text):
-            return [text]
-        return [_LENGTH.sub(lambda length: f"~m~{int(length[1]) + self.by}~m~", text)]
+    def drip(self) -> float | None:
+        return self.characters
 
 
 @dataclass(kw_only=True)
-class Duplicate(Fault):
-    """A *share* of quote packets comes twice."""
+class Redirect(Fault):
+    """New connections are greeted with another *host* to go to, such as ``127.0.0.1:8080``."""
 
-    share: float = 0.1
+    host: str
 
-    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # all links
-        return [text] * (1 + (_is_quote(text) and _struck(self.share, "duplicate", text)))
-
-
-@dataclass(kw_only=True)
-class Reorder(Fault):
-    """A *share* of quote packets comes after the next one."""
-
-    share: float = 0.1
-    _late: dict[int, str] = field(default_factory=dict, init=False)  # by connection
-
-    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # all links
-        late = self._late.pop(link.number, None)
-        if late is not None:
-            return [text, late]
-        if _is_quote(text) and _struck(self.share, "reorder", text):
-            self._late[link.number] = text
-            return []
-        return [text]
+    def redirect(self) -> str | None:
+        return self.host
 
 
 @dataclass(kw_only=True)
-class BadValues(Fault):
-    """A *share* of packets has *value* (null, 1e100, …) in place of each of *fields* it carries."""
+class ExpiredToken(Fault):
+    """*tokens* are good no more: who shows one, or has shown it last, is told and closed."""
 
-    fields: list[str]
-    value: Any = None  # any JSON value
-    share: float = 0.1
+    tokens: list[str]
 
-    def quote(self, symbol: str, values: dict[str, Any]) -> dict[str, Any]:
-        if not _struck(self.share, symbol, values):
-            return values
-        return {name: self.value if name in self.fields else was for name, was in values.items()}
-
-
-@dataclass(kw_only=True)
-class VolumeBackwards(Fault):
-    """A *share* of packets tells a volume smaller by the factor *by*; the next tells it right."""
-
-    by: float = 0.01
-    share: float = 0.1
-
-    def quote(self, symbol: str, values: dict[str, Any]) -> dict[str, Any]:
-        if "volume" not in values or not _struck(self.share, symbol, values):
-            return values
-        return values | {"volume": values["volume"] * (1.0 - self.by)}
-
-
-@dataclass(kw_only=True)
-class Unknown(Fault):
-    """A *share* of messages is followed by one of a method nobody knows."""
-
-    share: float = 0.1
-
-    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # all links
-        if not _struck(self.share, "unknown", text):
-            return [text]
-        return [text, frame('{"m":"weather_update","p":["sunny",{"wind":3}]}')]
+    def refuses(self, token: str) -> bool:
+        return token in self.tokens
 
 
 KINDS: dict[str, type[Fault]] = {
@@ -186,12 +132,14 @@ KINDS: dict[str, type[Fault]] = {
     "bad_values": BadValues,
     "volume_backwards": VolumeBackwards,
     "unknown": Unknown,
+    "slow_drip": SlowDrip,
+    "redirect": Redirect,
+    "expired_token": ExpiredToken,
+    "truncated": Truncated,
+    "late": Late,
+    "raw_text": RawText,
+    "bulky": Bulky,
+    "skewed_stamps": SkewedStamps,
+    "clock_step": ClockStep,
+    "day_roll": DayRoll,
 }
-
-
-def _struck(share: float, *about: object) -> bool:
-    return key_of(*about) % 10_000 < share * 10_000
-
-
-def _is_quote(text: str) -> bool:
-    return '"m":"qsd"' in text[:30]

@@ -53,6 +53,18 @@ class Fault:
         """Return the HTTP status that new connections get."""
         return None
 
+    def redirect(self) -> str | None:
+        """Return the host that new connections are sent to."""
+        return None
+
+    def refuses(self, token: str) -> bool:  # noqa: ARG002  # most refuse none
+        """Say whether *token* is good no more."""
+        return False
+
+    def drip(self) -> float | None:
+        """Return how many characters a second of market time are sent; None: all at once."""
+        return None
+
     def delay(self) -> timedelta:
         """Return how much later than the market the feed is."""
         return timedelta(0)
@@ -86,6 +98,17 @@ class Faults:
     def refuse(self, elapsed: timedelta) -> int | None:
         statuses = (fault.refuse() for fault, _ in self._occurring(elapsed))
         return next((status for status in statuses if status is not None), None)
+
+    def redirect(self, elapsed: timedelta) -> str | None:
+        hosts = (fault.redirect() for fault, _ in self._occurring(elapsed))
+        return next((host for host in hosts if host is not None), None)
+
+    def refuses(self, elapsed: timedelta, token: str) -> bool:
+        return any(fault.refuses(token) for fault, _ in self._occurring(elapsed))
+
+    def drip(self, elapsed: timedelta) -> float | None:
+        rates = (fault.drip() for fault, _ in self._occurring(elapsed))
+        return min((rate for rate in rates if rate is not None), default=None)
 
     def delay(self, elapsed: timedelta) -> timedelta:
         return max((fault.delay() for fault, _ in self._occurring(elapsed)), default=timedelta(0))

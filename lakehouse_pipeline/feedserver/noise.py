@@ -42,3 +42,8 @@ def smooth(key: int, time: NDArray[np.int64], period: int) -> Floats:
     before = knots[place]
     value: Floats = before + (knots[place + 1] - before) * (x * x * (3.0 - 2.0 * x))
     return value
+
+
+def struck(share: float, *about: object) -> bool:
+    """Say whether chance strikes *about*, as it does a *share* of all there is."""
+    return key_of(*about) % 10_000 < share * 10_000

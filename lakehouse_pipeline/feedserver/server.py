@@ -183,7 +183,8 @@ class FeedServer:
         )
         self._connections.add(connection)
         log.info("feed_client_connected", connection=link.number)
-        writer = asyncio.create_task(_write(socket, connection))
+        drips = bool(self._faults)
+        writer = asyncio.create_task(_write(socket, connection, drips=drips))
         try:
             async for message in socket:
                 text = message if isinstance(message, str) else message.decode(errors="replace")
@@ -242,11 +243,11 @@ class FeedServer:
                 connection.push(symbol, at, update)
 
 
-async def _write(socket: ServerConnection, connection: Connection) -> None:
+async def _write(socket: ServerConnection, connection: Connection, *, drips: bool) -> None:
     """Send what waits until the connection's end, then close without a closing handshake."""
     try:
         async for text in connection.outbox:
-            await socket.send(text)
+            await socket.send(connection.pieces(text) if drips else text)
     except ConnectionClosed:
         connection.outbox.abandon()
     finally:
