@@ -246,6 +246,12 @@ def _slow_volume(
         for row in sorted(of_day, key=lambda r: (r["received_at"], r["writer_id"], r["sequence"])):
             run = sum(start <= row["received_at"] for start, _ in runs) - 1
             anchored = run >= 0 and runs[run][0] <= day and day >= since
+            anchored = anchored or any(
+                floor(other["last_time"] or other["received_at"], DAY) < day
+                and runs[run][0] <= other["received_at"] < row["received_at"]
+                for other in rows
+                if other["kind"] != "quote"
+            )
             booked[row["sequence"]] = None if level is None and not anchored else Decimal(0)
             shown = "cumulative_volume" in row["changed"] or row["kind"] == "restore"
             if not shown or row["cumulative_volume"] is None:

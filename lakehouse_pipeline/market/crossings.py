@@ -52,13 +52,13 @@ class Crossing:
         """
         first = hole.start.date()
         mine = [step for step in self.steps if max(step.trade.date(), first) == day]
-        if mine:
-            missed = exact_total([step.missed for step in mine])
-            return missed, mine[0].start, mine[-1].end
-        if self.steps and day > max(step.trade.date() for step in self.steps):
-            level = self.steps[-1].end
-            return 0.0, level, level
-        return None, self.before if day == first else None, None
+        if not mine and self.steps and day > max(step.trade.date() for step in self.steps):
+            return 0.0, None, None
+        if not mine:
+            return None, self.before if day == first else None, None
+        missed = exact_total([step.missed for step in mine])
+        levels = [step for step in mine if step.trade.date() == day]  # of this day's counter
+        return missed, *((levels[0].start, levels[-1].end) if levels else (None, None))
 
     @property
     def evidence(self) -> str:

@@ -17,6 +17,7 @@ import polars as pl
 
 from lakehouse_pipeline.market.arrays import (
     SECOND_US,
+    Bools,
     Floats,
     Ints,
     bools,
@@ -137,6 +138,7 @@ class Seconds:
     bid: Floats
     ask: Floats
     spread: Floats
+    known: Bools  # some of the volume is known
     flags: Ints
 
     @classmethod
@@ -151,6 +153,9 @@ class Seconds:
             quotes, last = _beside(trades, symbol, second, last)
         state = trades.rows.select("bid", "ask")[last]
         bid, ask = floats(state["bid"]), floats(state["ask"])
+        flags = np.bitwise_or.reduceat(trades.flags, starts)
+        flags[bid > ask] |= Flag.CROSSED_QUOTE
+        known = (flags & _VOLUME_KNOWN) > 0
         return cls(
             starts=starts,
             observed=np.ones(starts.size, dtype=np.int64),
@@ -158,7 +163,8 @@ class Seconds:
             bid=bid,
             ask=ask,
             spread=spreads(trades.rows, trades.symbols, symbol, second),
-            flags=np.where(bid > ask, Flag.CROSSED_QUOTE.value, 0),
+            known=known,
+            flags=np.where(known, flags & ~_VOLUME_KNOWN, flags | Flag.VOLUME_UNKNOWN),
         )
 
     def over(self, starts: Ints) -> Seconds:
@@ -174,6 +180,7 @@ class Seconds:
             bid=self.bid[last],
             ask=self.ask[last],
             spread=_mean(self.spread, first),
+            known=np.logical_or.reduceat(self.known, first),
             flags=np.bitwise_or.reduceat(self.flags, first),
         )
 
@@ -208,10 +215,7 @@ def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
     names = trades.rows.select("exchange", "symbol")[trades.at[starts]]
     booking = trades.booking
     volume = from_lots(np.add.reduceat(booking.booked, starts), booking.decimals[starts])
-    flags = np.bitwise_or.reduceat(trades.flags, starts) | seconds.flags
-    unknown = (flags & _VOLUME_KNOWN) == 0
-    flags = np.where(unknown, flags | Flag.VOLUME_UNKNOWN, flags & ~_VOLUME_KNOWN)
-    basis = np.where(unknown, 2, (flags & Flag.COUNTER_RESET) > 0)
+    basis = np.where(seconds.known, (seconds.flags & Flag.COUNTER_RESET) > 0, 2)
     counts = np.add.reduceat(trades.counts, starts)
     return pl.DataFrame(
         {
@@ -223,7 +227,7 @@ def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
             "low": np.minimum.reduceat(trades.price, starts),
             "close": trades.price[ends],
             "prev_close": _nullable(trades.prev_price[starts]),
-            "volume": _nullable(np.where(unknown, np.nan, volume)),
+            "volume": _nullable(np.where(seconds.known, volume, np.nan)),
             "volume_basis": _BASES.gather(basis),
             "counter_start": _nullable(booking.before[starts]),
             "counter_end": _nullable(booking.after[ends]),
@@ -236,7 +240,7 @@ def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
             "ask": _nullable(seconds.ask),
             "spread": _nullable(seconds.spread),
             "observed_seconds": seconds.observed,
-            "flags": flags,
+            "flags": seconds.flags,
         }
     )
 

@@ -12,8 +12,9 @@ level by, in integer lots of the counter's own last decimal, so that 4837.89128 
 * to the gap, if coverage had a hole in between;
 * to nobody (the *residual*), if it came with a restored state or between two sessions' counters.
 
-The first observation of a day counts from zero if the symbol was seen since midnight. The very
-first one ever adds nothing: what came before it is unknown, not zero.
+The first observation of a day counts from zero if the symbol was seen since midnight, or since
+before the day's first trade. The very first one ever adds nothing: what came before it is unknown,
+not zero.
 """
 
 from __future__ import annotations
@@ -163,12 +164,13 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
     symbols, days = codes(rows["symbol"]), _counter_days(rows)
     value = _observed_values(rows)
     restored = bools(rows["kind"] == Kind.RESTORE)
-    run, run_start = _runs_of(rows["symbol"], symbols, microseconds(rows["received_at"]), runs)
-    complete = days * DAY_US >= round(since.timestamp() * 1e6)
-    anchored = complete & (run_start <= days * DAY_US)
-
+    received = microseconds(rows["received_at"])
+    run, run_start = _runs_of(rows["symbol"], symbols, received, runs)
     new_group = changes(symbols, days)
     group = np.cumsum(new_group) - 1
+    complete = days * DAY_US >= round(since.timestamp() * 1e6)
+    anchored = complete & (run_start <= days * DAY_US)
+    anchored |= _seen_before_the_day(symbols, days, run, received)
     seen = np.flatnonzero(~np.isnan(value))
     level, revoked = _levels(value[seen], group[seen], anchored[seen])
     kept, level = seen[~revoked], level[~revoked]
@@ -286,6 +288,22 @@ def _runs_of(
         run[a:b] = np.searchsorted(starts, received[a:b], side="right") - 1
         begun[a:b] = np.where(run[a:b] >= 0, starts[run[a:b]], received[a:b])
     return run, begun
+
+
+def _seen_before_the_day(symbols: Ints, days: Ints, run: Ints, received: Ints) -> Bools:
+    """Return whether the row's own coverage run has already shown an earlier day's last trade.
+
+    Then all that the day's counter holds was traded since, even if the run began after midnight.
+    """
+    begins = np.flatnonzero(changes(symbols, days, run))
+    if begins.size < 2:
+        return np.zeros(symbols.size, dtype=np.bool_)
+    same_symbol = symbols[begins[1:]] == symbols[begins[:-1]]
+    new_day = days[begins[1:]] != days[begins[:-1]]
+    carried = same_symbol & new_day & (run[begins[1:]] == run[begins[:-1]])
+    earlier = received[begins[:-1]] < received[begins[1:]]
+    lengths = np.diff(np.append(begins, symbols.size))
+    return np.repeat(np.concatenate(([False], carried & earlier)), lengths)
 
 
 def _levels(value: Floats, group: Ints, anchored: Bools) -> tuple[Floats, Bools]:
