@@ -24,7 +24,8 @@
     │   ├── Banned                 stop and tell a person
     │   ├── LimitError             connections, series or studies
     │   ├── EntitlementError       not in this subscription: never retried
-    │   └── SymbolError            unknown or refused symbol
+    │   ├── SymbolError            unknown or refused symbol
+    │   └── StudyError             a study that is unknown, or failed
     └── SpoolError                 the spool file cannot be used
         ├── SpoolLocked            another process records on it
         └── SpoolFull              the disk or the limit is reached
@@ -141,6 +142,10 @@ class EntitlementError(FeedError):
 
 
 class SymbolError(FeedError):
+    pass
+
+
+class StudyError(FeedError):
     pass
 
 

@@ -15,12 +15,12 @@ from typing import NoReturn
 
 import structlog
 
-from lakehouse_pipeline.errors import Banned, FeedError, FeedSilent, TransportError
+from lakehouse_pipeline.errors import AuthError, Banned, FeedError, FeedSilent, TransportError
 from lakehouse_pipeline.market.coverage import Ending
 from lakehouse_pipeline.settings import FeedSettings
 from lakehouse_pipeline.telemetry import FRAMES, SESSIONS
 from lakehouse_pipeline.tradingview.client import Connection, connect
-from lakehouse_pipeline.tradingview.protocol import ANONYMOUS, ClientProtocol
+from lakehouse_pipeline.tradingview.protocol import ClientProtocol
 
 from .backoff import Backoff
 from .clock import Clock
@@ -28,8 +28,11 @@ from .heartbeat import WorkerStatus
 from .journal import Journal
 from .limiter import ConnectLimiter
 from .rows import Entry, micros
+from .scripts import StudyScripts
 from .session import SessionRecorder
+from .studies import Landed, StudyRecorder, is_about_charts
 from .together import until_first_ends
+from .tokens import Tokens
 
 log = structlog.get_logger()
 
@@ -49,10 +52,15 @@ class Receiver:
         clock: Clock,
         limiter: ConnectLimiter,
         desired: Callable[[], frozenset[str]],
+        tokens: Tokens,
+        scripts: StudyScripts,
         journal: Journal,
         status: WorkerStatus,
     ) -> None:
         self.ending = Ending.STOPPED
+        self._tokens = tokens
+        self._scripts = scripts
+        self._landed: Landed = {}
         self._feed = feed
         self._clock = clock
         self._limiter = limiter
@@ -77,6 +85,8 @@ class Receiver:
                 raise
             except FeedError as error:
                 pause = backoff.after(error, lasted=timedelta(seconds=time.monotonic() - began))
+                if isinstance(error, AuthError):
+                    self._tokens.refused()
                 self._status.feed_error = str(error)
                 log.warning(
                     "session_lost",
@@ -92,9 +102,11 @@ class Receiver:
                 self._clock.anchor(connection.hello.server_time)
             session = _LiveSession(
                 connection,
-                feed=self._feed,
                 clock=self._clock,
                 desired=self._desired,
+                tokens=self._tokens,
+                scripts=self._scripts,
+                landed=self._landed,
                 journal=self._journal,
                 status=self._status,
             )
@@ -110,20 +122,24 @@ class Receiver:
 
 
 class _LiveSession:
-    """One connection and the quote session on it: reading, and looking around once a second."""
+    """One connection with its quote session and charts: reading, and looking around at times."""
 
     def __init__(
         self,
         connection: Connection,
         *,
-        feed: FeedSettings,
         clock: Clock,
         desired: Callable[[], frozenset[str]],
+        tokens: Tokens,
+        scripts: StudyScripts,
+        landed: Landed,
         journal: Journal,
         status: WorkerStatus,
     ) -> None:
         self._connection = connection
-        self._token = feed.token
+        self._tokens = tokens
+        self._token = tokens.current  # the one this connection has shown
+        self._scripts = scripts
         self._clock = clock
         self._desired = desired
         self._journal = journal
@@ -131,6 +147,7 @@ class _LiveSession:
         self._protocol = ClientProtocol()
         self._quote_session = f"qs_{uuid.uuid4().hex[:12]}"
         self._recorder = SessionRecorder(uuid.uuid4().hex, opened_at=micros(clock.now()))
+        self._studies = StudyRecorder(self._recorder.session_id, self._protocol, landed)
         self._put(self._recorder.opened(detail=connection.hello.session_id))
         status.connected = True
         status.sessions += 1
@@ -139,8 +156,7 @@ class _LiveSession:
 
     async def receive(self) -> NoReturn:
         """Subscribe and read; ends by the error that ends the session."""
-        token = ANONYMOUS if self._token is None else self._token.get_secret_value()
-        self._protocol.set_auth_token(token)
+        self._protocol.set_auth_token(self._token)
         self._protocol.set_locale()
         self._protocol.quote_create_session(self._quote_session)
         self._protocol.quote_set_fields(self._quote_session)
@@ -151,7 +167,11 @@ class _LiveSession:
             frames.inc()
             self._status.frames += 1
             events = self._protocol.receive_text(text, received_at)
-            self._put(self._recorder.receive(events, micros(received_at)))
+            at = micros(received_at)
+            if charted := [event for event in events if is_about_charts(event)]:
+                events = [event for event in events if not is_about_charts(event)]
+                self._put(self._studies.receive(charted, at))
+            self._put(self._recorder.receive(events, at))
             await self._send()
             if self._recorder.fault is not None:
                 raise self._recorder.fault
@@ -168,7 +188,9 @@ class _LiveSession:
                 self._put(marks)
                 self._protocol.quote_remove_symbols(self._quote_session, stalled)
                 self._protocol.quote_add_symbols(self._quote_session, stalled)
+            self._follow_token()
             self._follow_desired()
+            self._follow_studies()
             await self._send()
 
     def end(self, ending: Ending, detail: str | None) -> None:
@@ -185,6 +207,19 @@ class _LiveSession:
             self._put(self._recorder.unsubscribe(removed, micros(self._clock.now())))
             self._protocol.quote_remove_symbols(self._quote_session, removed)
         self._status.symbols = len(desired)
+
+    def _follow_token(self) -> None:
+        """Show a renewed token on the living connection."""
+        if (token := self._tokens.current) != self._token:
+            self._token = token
+            self._protocol.set_auth_token(token)
+            self._studies.forgive()
+
+    def _follow_studies(self) -> None:
+        """Ask for indicators where a token allows; an anonymous session is refused them."""
+        if not self._tokens.is_anonymous:
+            at = self._recorder.last_frame
+            self._studies.follow(self._recorder.symbols, self._scripts.ready, at)
 
     async def _send(self) -> None:
         if texts := self._protocol.texts_to_send():

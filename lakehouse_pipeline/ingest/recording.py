@@ -1,6 +1,7 @@
-"""One process's recording of one exchange: four parts side by side, and an orderly end.
+"""One process's recording of one exchange: its parts side by side, and an orderly end.
 
-Receiver, journal, committer and heartbeat wait for nobody but their own work. Whatever ends them,
+Receiver, journal, committer, heartbeat and what keeps the token fresh wait for nobody but their
+own work. Whatever ends them,
 the session's end is marked, everything received is made durable, and what the lake takes within a
 bounded time is committed; the rest stays in the spool for the next worker.
 """
@@ -27,10 +28,12 @@ from .heartbeat import WorkerStatus, write_status
 from .journal import Journal
 from .lane import Lane
 from .limiter import ConnectLimiter
+from .scripts import StudyScripts
 from .sink import Sink
 from .spool import Spool
 from .supervision import is_alive, workers
 from .together import until_first_ends
+from .tokens import Tokens
 
 log = structlog.get_logger()
 
@@ -79,6 +82,10 @@ class Recording:
     async def run(self, desired: DesiredSymbols, stop: asyncio.Event) -> None:
         """Record until *stop*; raise what no part can go on after."""
         clock = make_clock(self._settings.clock)
+        tokens = Tokens(self._settings.feed, now=lambda: datetime.now(UTC))
+        scripts = StudyScripts(
+            self._settings.feed, self._settings.indicators, allowed=tokens.wait_for_one
+        )
         receiver = Receiver(
             _at_clock_speed(self._settings),
             clock=clock,
@@ -86,11 +93,15 @@ class Recording:
                 self._settings.state_dir / "connects", self._settings.feed.connect_interval
             ),
             desired=desired.now,
+            tokens=tokens,
+            scripts=scripts,
             journal=self._journal,
             status=self._status,
         )
         await until_first_ends(
             receiver.run(),
+            tokens.run(),
+            scripts.run(),
             self._journal.run(),
             self._committer.run(),
             self._beat(),

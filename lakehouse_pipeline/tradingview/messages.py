@@ -21,6 +21,7 @@ from lakehouse_pipeline.errors import (
     FeedError,
     LimitError,
     ProtocolFault,
+    StudyError,
     SymbolError,
 )
 
@@ -277,6 +278,7 @@ def to_error(event: Event) -> FeedError | None:
             subject, text = f"Series {series}", _wording(reason)
         case StudyFailed(study=study, reason=reason):
             subject, text = f"Study {study}", _wording(reason)
+            otherwise = StudyError
         case CriticalFailure(session=session, reason=reason, detail=detail):
             subject, otherwise = f"Session {session}", ProtocolFault
             text = f"{_wording(reason)} ({detail})"

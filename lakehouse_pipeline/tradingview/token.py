@@ -1,0 +1,24 @@
+"""What a token says of itself: until when it is good. Its signature is the feed's business."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+
+import msgspec
+
+
+class _Claims(msgspec.Struct):
+    exp: float | None = None
+
+
+def expires_at(token: str) -> datetime | None:
+    """Return when *token*, a JWT, ends; None if it is none or does not say."""
+    try:
+        _, claims, _ = token.split(".")
+        padded = claims + "=" * (-len(claims) % 4)
+        exp = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Claims).exp
+        return None if exp is None else datetime.fromtimestamp(exp, tz=UTC)
+    except (ValueError, OverflowError, OSError, binascii.Error, msgspec.MsgspecError):
+        return None

@@ -1,0 +1,294 @@
+"""TradingView's studies beside quotes, from a real feed server that wants a token."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from pydantic import SecretStr
+
+from lakehouse_pipeline.feedserver import FeedServer, generated_market
+from lakehouse_pipeline.feedserver.faults import Fault, Link
+from lakehouse_pipeline.ingest import studies, tokens
+from lakehouse_pipeline.ingest.tokens import Tokens
+from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market.indicators import (
+    Study,
+    as_one_stretch,
+    compute,
+    macd,
+    rsi,
+)
+from lakehouse_pipeline.market.ingested import deviations, final_values
+from lakehouse_pipeline.market.windows import MINUTE
+from lakehouse_pipeline.settings import FeedSettings, Settings
+from lakehouse_pipeline.tradingview.frames import encode
+
+TOKEN = "good-token"
+STUDIES: list[Study] = [rsi(), macd()]
+SYMBOLS = [f"BINANCE:COIN{n}USDT" for n in range(20)]
+# Shortly before a minute's end, so that a bar closes while the worker looks.
+START = datetime(2026, 3, 2, 12, 0, 40, tzinfo=UTC)
+SPEED = 4.0
+LINES = ["symbol", "name", "parameters", "plot"]
+
+
+@pytest.fixture(scope="module")
+def market():
+    return generated_market(SYMBOLS, pace=0.2)
+
+
+@pytest.fixture
+def settings_for(make_settings, tmp_path: Path) -> Callable[..., Settings]:
+    """Settings of a worker that shows a token."""
+
+    def build(server: FeedServer, symbols: list[str], **feed: object) -> Settings:
+        settings = make_settings(tmp_path, server.url, symbols, speed=SPEED)
+        changed = {"token": SecretStr(TOKEN), "http_url": server.http_url, **feed}
+        return settings.model_copy(update={"feed": settings.feed.model_copy(update=changed)})
+
+    return build
+
+
+@contextlib.contextmanager
+def token_page(answer: Callable[[], tuple[int, str]]) -> Iterator[str]:
+    """Serve *answer* (status and token) on the page that gives tokens for cookies."""
+    asked: list[str] = []
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"{self.path} {self.headers['Cookie']}")
+            status, token = answer()
+            body = json.dumps(token).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+    assert set(asked) <= {"/quote_token/ sessionid=cookie; sessionid_sign=v3:signed"}
+
+
+COOKIES = {"sessionid": SecretStr("cookie"), "sessionid_sign": SecretStr("v3:signed")}
+
+
+def landed(worker) -> pl.DataFrame:
+    return worker.table("raw.indicators")
+
+
+def lines_of(raw: pl.DataFrame) -> int:
+    return raw.select(LINES).unique().height
+
+
+def computed(market, symbols: list[str], until: datetime) -> pl.DataFrame:
+    """Our own values over the market's official bars."""
+    since = until.replace(second=0) - 1500 * MINUTE
+    bars = pl.concat(
+        market.bars(symbol, MINUTE, since, until).with_columns(
+            exchange=pl.lit("BINANCE"), symbol=pl.lit(symbol), flags=pl.lit(0, pl.Int32)
+        )
+        for symbol in symbols
+    )
+    return compute(as_one_stretch(bars, pl.DataFrame()), STUDIES)
+
+
+def assert_equal_to_computed(raw: pl.DataFrame, market, symbols: list[str]) -> pl.DataFrame:
+    values = final_values(raw, STUDIES)
+    until = values["open_time"].max() + MINUTE
+    found = deviations(pl.concat([values, computed(market, symbols, until)]))
+    assert found.select(LINES).unique().height == len(symbols) * 4
+    assert found["deviation"].max() < 1e-9
+    return found
+
+
+def test_studies_of_twenty_symbols_stream_beside_quotes_and_survive_a_reconnect(
+    market, settings_for, run, eventually
+):
+    async def scenario():
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            async with run(settings_for(server, SYMBOLS)) as worker:
+                await eventually(lambda: lines_of(landed(worker)) == 20 * 5, timeout=30)
+                before, quotes = landed(worker), worker.quotes_committed
+                server.drop_clients()
+                dropped_at = server.now()
+                await eventually(
+                    lambda: (
+                        lines_of(landed(worker).filter(pl.col("received_at") > dropped_at))
+                        == 20 * 5
+                    ),
+                    timeout=30,
+                )
+                await eventually(lambda: worker.quotes_committed > quotes)
+            return worker, before
+
+    worker, before = asyncio.run(scenario())
+    raw = landed(worker)
+
+    assert set(raw["plot"]) == {"rsi", "rsi-based ma", "macd", "signal", "histogram"}
+    assert set(raw["parameters"]) == {"length=14", "fast=12,slow=26,signal=9"}
+    assert raw.schema == schemas.RAW_INDICATORS
+    assert not raw.select("writer_id", "sequence").is_duplicated().any()
+    assert_equal_to_computed(raw, market, SYMBOLS)
+    # The second session did not land its whole charts again.
+    assert raw["session_id"].n_unique() == 2
+    assert raw.height - before.height < before.height / 4
+    assert worker.table("raw.rejects").is_empty()
+
+
+def test_live_values_of_a_minute_end_with_its_final_one(market, settings_for, run, eventually):
+    symbol = SYMBOLS[0]
+    minute = START.replace(second=0)
+
+    async def scenario():
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            async with run(settings_for(server, [symbol])) as worker:
+                await eventually(
+                    lambda: (landed(worker)["event_time"] > minute).sum() > 10, timeout=40
+                )
+            return worker
+
+    raw = landed(asyncio.run(scenario()))
+    found = assert_equal_to_computed(raw, market, [symbol])
+
+    live = raw.filter(plot="rsi", event_time=minute + MINUTE)
+    assert live["value"].n_unique() > 1
+    assert minute in found["open_time"].to_list()
+    assert minute + MINUTE not in found["open_time"].to_list()  # it had not ended yet
+
+
+class BreaksOneStudy(Fault):
+    """The first study asked for fails after its first values."""
+
+    broken: str | None = None
+
+    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # always
+        if self.broken is None and '"study_completed"' in text:
+            session, self.broken = json.loads(text.split("~", 4)[4])["p"][:2]
+            why = {"error": "runtime error: {reason}", "ctx": {"reason": "out of luck"}}
+            error = {"m": "study_error", "p": [session, self.broken, "s1_st1", why, "node"]}
+            return [text, encode(json.dumps(error))]
+        return [text]
+
+
+def test_a_study_error_is_one_reject_and_is_asked_for_again(
+    market, settings_for, run, eventually, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(studies, "RETRY", 8_000_000)
+    fault = BreaksOneStudy(at=timedelta(0))
+
+    async def scenario():
+        async with FeedServer(
+            market, start=START, speed=SPEED, tokens=[TOKEN], faults=[fault]
+        ) as server:
+            async with run(settings_for(server, SYMBOLS[:2])) as worker:
+                await eventually(lambda: not worker.table("raw.rejects").is_empty(), timeout=30)
+                (failed,) = worker.table("raw.rejects").iter_rows(named=True)
+                since = failed["received_at"] + timedelta(seconds=8)
+                await eventually(
+                    lambda: lines_of(landed(worker).filter(pl.col("received_at") > since)) == 10,
+                    timeout=30,
+                )
+            return worker, failed
+
+    worker, failed = asyncio.run(scenario())
+
+    assert failed["reason"] == "study_refused"
+    assert failed["symbol"] in SYMBOLS[:2]
+    assert "runtime error: out of luck" in failed["payload"]
+    assert worker.status.sessions == 1
+    assert worker.table("raw.rejects").height == 1
+    assert_equal_to_computed(landed(worker), market, SYMBOLS[:2])
+
+
+def test_a_renewed_token_brings_the_studies_an_expired_one_was_refused(
+    market, settings_for, run, eventually
+):
+    renewed = threading.Event()
+
+    def give() -> tuple[int, str]:
+        renewed.wait(10)
+        return 200, TOKEN
+
+    async def scenario(page: str):
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            settings = settings_for(
+                server, SYMBOLS[:1], token=SecretStr("widget_user_token"), origin=page, **COOKIES
+            )
+            async with run(settings) as worker:
+                await eventually(lambda: worker.table("raw.rejects").height == 2, timeout=20)
+                refused = worker.table("raw.rejects")
+                renewed.set()
+                await eventually(lambda: lines_of(landed(worker)) == 5, timeout=20)
+            return worker, refused
+
+    with token_page(give) as page:
+        worker, refused = asyncio.run(scenario(page))
+
+    assert refused["payload"].str.contains("maximum number of studies").all()
+    assert worker.status.sessions == 1
+    assert worker.table("raw.quotes")["session_id"].n_unique() == 1
+
+
+def test_without_a_token_no_study_is_asked_for(market, settings_for, run, eventually):
+    async def scenario():
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            async with run(settings_for(server, SYMBOLS[:1], token=None)) as worker:
+                await eventually(lambda: worker.quotes_committed > 5, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+
+    assert landed(worker).is_empty()
+    assert worker.table("raw.rejects").is_empty()
+
+
+def jwt(expires: datetime) -> str:
+    claims = json.dumps({"user_id": 1, "exp": expires.timestamp()}).encode()
+    return f"e30.{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.c2ln"
+
+
+def test_a_token_is_renewed_before_it_ends_and_when_it_is_refused(
+    eventually, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tokens, "PAUSE", timedelta(milliseconds=10))
+    monkeypatch.setattr(tokens, "AHEAD", timedelta(seconds=60))
+    now = datetime.now(UTC)
+    short, long = jwt(now + timedelta(seconds=60.3)), jwt(now + timedelta(hours=1))
+    given = iter([(200, short), (503, ""), (200, long), (403, ""), (200, TOKEN)])
+
+    async def scenario(page: str) -> list[str]:
+        kept = Tokens(FeedSettings(origin=page, **COOKIES), now=lambda: datetime.now(UTC))
+        seen = [kept.current]
+        keeping = asyncio.create_task(kept.run())
+        await kept.wait_for_one()
+        seen.append(kept.current)
+        await eventually(lambda: kept.current == long)
+        seen.append(kept.current)
+        kept.refused()
+        await eventually(lambda: kept.current == TOKEN)
+        keeping.cancel()
+        return seen
+
+    with token_page(lambda: next(given)) as page:
+        seen = asyncio.run(scenario(page))
+
+    assert seen == ["unauthorized_user_token", short, long]
