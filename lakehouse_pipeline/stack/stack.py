@@ -169,6 +169,7 @@ class Stack:
         )
 
     def _start(self) -> None:
+        self._say(f"Starting; the logs are in {self.layout.logs}")
         self.layout.drain_mark.unlink(missing_ok=True)
         shutil.copyfile(PROJECT / "dagster.yaml", self.layout.dagster_home / "dagster.yaml")
         self._prepare()
@@ -183,7 +184,9 @@ class Stack:
         )  # fmt: skip
         # It listens once the definitions are loaded; asked earlier, the daemon would log errors.
         self.wait_for(lambda: listens(grpc.host, grpc.port), "Dagster's gRPC server")
-        self.start("daemon", python("dagster._daemon", "run", *workspace))
+        # Its INFO is two lines a sensor every five seconds; the ticks in the UI say the same.
+        daemon = python("dagster._daemon", "run", *workspace, "--log-level", "warning")
+        self.start("daemon", daemon)
         self.start(
             "webserver",
             [*python("dagster_webserver", *workspace), "-h", ui.host, "-p", str(ui.port)],
@@ -231,6 +234,7 @@ class Stack:
                 child = self._children.pop()
                 child.stop()
                 log.debug("process_stopped", name=child.name, exit_code=child.exit_code)
+        self.layout.drain_mark.unlink(missing_ok=True)
         self.layout.state_file.unlink(missing_ok=True)
 
     def _write_state(self) -> None:

@@ -48,4 +48,5 @@ def _stop_orphans(layout: Layout, children: list[Process]) -> None:
         child.signal(signal.SIGTERM)
         wait_until(lambda child=child: not child.alive, patience=15)  # type: ignore[misc]  # mypy cannot infer a lambda's default
         end_session(child)
+    layout.drain_mark.unlink(missing_ok=True)
     layout.state_file.unlink(missing_ok=True)
