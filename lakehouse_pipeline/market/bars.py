@@ -28,6 +28,7 @@ from lakehouse_pipeline.market.arrays import (
     microseconds,
 )
 from lakehouse_pipeline.market.coverage import covered_windows, runs
+from lakehouse_pipeline.market.decimals import exact_sum
 from lakehouse_pipeline.market.dense import dense
 from lakehouse_pipeline.market.intervals import Seconds, Trades, reduce
 from lakehouse_pipeline.market.lines import select_line
@@ -39,7 +40,6 @@ from lakehouse_pipeline.market.volume import (
     Basis,
     CounterKind,
     book,
-    exact_sum,
     follow,
 )
 from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from lakehouse_pipeline.market.decimals import lots_per_unit
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import RECEIVED, Kind, canonical, observes_counter
 from lakehouse_pipeline.market.schemas import BARS
-from lakehouse_pipeline.market.volume import Basis, CounterKind, lots_per_unit
+from lakehouse_pipeline.market.volume import Basis, CounterKind
 from lakehouse_pipeline.market.windows import DAY, MINUTE
 
 ENOUGH = 50  # steps before anything is said

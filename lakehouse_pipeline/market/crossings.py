@@ -12,9 +12,10 @@ from datetime import date, datetime
 import polars as pl
 
 from lakehouse_pipeline.market.coverage import runs
+from lakehouse_pipeline.market.decimals import exact_total, from_lots
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import RECEIVED, Kind
-from lakehouse_pipeline.market.volume import TRADE_COLUMNS, book, exact_total, from_lots
+from lakehouse_pipeline.market.volume import TRADE_COLUMNS, book
 from lakehouse_pipeline.market.windows import TimeWindow
 
 VolumeOn = tuple[float | None, float | None, float | None]

@@ -27,10 +27,11 @@ from lakehouse_pipeline.market.arrays import (
     microseconds,
 )
 from lakehouse_pipeline.market.coverage import LATENESS
+from lakehouse_pipeline.market.decimals import from_lots
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import Kind, observes_price
 from lakehouse_pipeline.market.spread import spreads
-from lakehouse_pipeline.market.volume import TRADE_COLUMNS, Basis, Booking, from_lots
+from lakehouse_pipeline.market.volume import TRADE_COLUMNS, Basis, Booking
 
 _LATENESS_US = LATENESS // LATENESS.resolution
 _VOLUME_KNOWN = 1 << 30  # a bit of our own beside the stored flags

@@ -11,7 +11,7 @@ from enum import IntFlag
 
 import polars as pl
 
-from lakehouse_pipeline.market.volume import exact_sum
+from lakehouse_pipeline.market.decimals import exact_sum
 from lakehouse_pipeline.market.windows import TimeWindow
 
 

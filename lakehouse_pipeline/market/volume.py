@@ -1,7 +1,7 @@
 """The feed's cumulative volume: what each update added, exactly, and to whom it belongs.
 
-Add here what concerns the counter. Summing into bars belongs to ``bars``, the outage a delta fell
-into to ``gaps``.
+Add here what concerns the counter. Its high-water mark is ``levels``'s, exact arithmetic
+``decimals``'s; summing into bars belongs to ``bars``, the outage a delta fell into to ``gaps``.
 
 A *counter day* is the UTC date of ``last_time``; within one, the counter of a trading session only
 rises. Its high-water mark in receive order is the *level*; an update's delta is what it raised the
@@ -19,7 +19,6 @@ not zero.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -42,21 +41,19 @@ from lakehouse_pipeline.market.arrays import (
     codes,
     microseconds,
 )
+from lakehouse_pipeline.market.decimals import decimals_of, to_lots
+from lakehouse_pipeline.market.levels import high_water
 from lakehouse_pipeline.market.quotes import Kind, observes_counter
 from lakehouse_pipeline.market.windows import TimeWindow
 
 T = TypeVar("T", bound=np.generic)
 
-SPIKE = 5  # a jump of at most so many observations may be revoked by those that follow
 # What ``book`` looks at.
 TRADE_COLUMNS = [
     *("symbol", "received_at", "kind", "changed", "last_time", "cumulative_volume"),
     *("writer_id", "sequence"),
 ]
 _LARGEST = 1e18  # beyond this a number is a sentinel, not a volume
-_DIGITS = 15  # decimal digits a float holds for certain
-_JUST_BELOW = 1 - 1e-14  # the logarithm of 99999999999999.9 rounds up to 14
-_POWERS = np.array([float(10**n) for n in range(_DIGITS + 1)])
 
 
 class Basis(StrEnum):
@@ -133,31 +130,6 @@ def follow(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]]) -> Book
     return _follow(rows[order], runs).take(np.argsort(order))
 
 
-def from_lots(lots: Ints, decimals: Ints) -> Floats:
-    """Return lots as base currency: the float nearest to the decimal number."""
-    volumes: Floats = lots / _POWERS[decimals]
-    return volumes
-
-
-def exact_total(volumes: Sequence[float]) -> float:
-    """Return the decimal sum of decimal floats, as the nearest float."""
-    return float(pl.DataFrame({"volume": volumes}).select(exact_sum("volume")).item())
-
-
-def exact_sum(column: str) -> pl.Expr:
-    """Sum decimal floats as decimals: the float nearest to the true sum; null if all are null."""
-    values = pl.col(column)
-    power = lots_per_unit(values.sum())
-    total = (values * power).round().sum() / power
-    return pl.when(values.count() > 0).then(total)
-
-
-def lots_per_unit(largest: pl.Expr) -> pl.Expr:
-    """Return the power of ten that makes decimals up to *largest* whole, within 15 digits."""
-    exponent = (largest * _JUST_BELOW).log10().floor().clip(-1, _DIGITS - 1)
-    return pl.lit(10.0).pow(_DIGITS - 1 - exponent)
-
-
 def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: datetime) -> Booking:
     """Return the booking of *rows* given by symbol, counter day and order of receipt."""
     count = rows.height
@@ -172,7 +144,7 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
     anchored = complete & (run_start <= days * DAY_US)
     anchored |= _seen_before_the_day(symbols, days, run, received)
     seen = np.flatnonzero(~np.isnan(value))
-    level, revoked = _levels(value[seen], group[seen], anchored[seen])
+    level, revoked = high_water(value[seen], group[seen], anchored[seen])
     kept, level = seen[~revoked], level[~revoked]
 
     first = changes(group[kept])
@@ -181,9 +153,10 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
     known = ~np.isnan(base)
     continuous = np.where(first, anchored[kept], np.roll(run[kept], 1) == run[kept])
 
-    decimals = _decimals(level, group[kept], int(group[-1]) + 1 if count else 0)[group]
-    power = _POWERS[decimals[kept]]
-    lots = np.rint(level * power) - np.rint(np.where(known, base, level) * power)
+    largest = np.zeros(int(group[-1]) + 1 if count else 0)
+    largest[group[kept]] = level  # rising, so the last and largest stays
+    decimals = decimals_of(largest)[group]
+    lots = to_lots(level, decimals[kept]) - to_lots(np.where(known, base, level), decimals[kept])
     to_bar = continuous & ~restored[kept]
     to_gap = ~continuous & known
 
@@ -195,13 +168,13 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
         before=before,
         after=after,
         known=~np.isnan(before),
-        booked=_spread(np.where(to_bar, lots, 0).astype(np.int64), kept, count),
-        missed=_spread(np.where(to_gap, lots, 0).astype(np.int64), kept, count),
+        booked=_placed(np.where(to_bar, lots, 0), kept, count),
+        missed=_placed(np.where(to_gap, lots, 0), kept, count),
         decimals=decimals,
-        reset=_spread(first & to_bar, kept, count),
+        reset=_placed(first & to_bar, kept, count),
         fell=fell,
-        closes_gap=_spread(to_gap, kept, count),
-        spans_gap=_spread(to_gap & ~restored[kept] & (lots > 0), kept, count),
+        closes_gap=_placed(to_gap, kept, count),
+        spans_gap=_placed(to_gap & ~restored[kept] & (lots > 0), kept, count),
     )
 
 
@@ -306,64 +279,6 @@ def _seen_before_the_day(symbols: Ints, days: Ints, run: Ints, received: Ints) -
     return np.repeat(np.concatenate(([False], carried & earlier)), lengths)
 
 
-def _levels(value: Floats, group: Ints, anchored: Bools) -> tuple[Floats, Bools]:
-    """Return the high-water mark after each observation and which observations were revoked."""
-    level = value.copy()
-    revoked = np.zeros(value.size, dtype=np.bool_)
-    fell = (value[1:] < value[:-1]) & (group[1:] == group[:-1])
-    for number in np.unique(group[1:][fell]):  # a healthy day has none
-        a, b = np.searchsorted(group, [number, number + 1])
-        revoked[a:b] = _revoked(value[a:b].tolist(), 0.0 if anchored[a] else None)
-        level[a:b] = np.maximum.accumulate(np.where(revoked[a:b], 0.0, value[a:b]))
-    return level, revoked
-
-
-def _revoked(values: list[float], ground: float | None) -> list[bool]:
-    """Return which observations of one counter day were a spike that later ones take back.
-
-    A fall has two stories: the few values above were wrong, or the fall is. The spike must be
-    short, and more values must stay below it than stood in it; if the data end before that is
-    clear, it is a spike if the fall gave back most of the jump.
-    """
-    revoked = [False] * len(values)
-    accepted: list[float] = []  # never falls
-    where: list[int] = []
-    for position, value in enumerate(values):
-        above = len(accepted) - bisect_right(accepted, value)
-        if above > SPIKE:
-            continue
-        if above:
-            floor = accepted[-above - 1] if len(accepted) > above else ground
-            if not _is_spike(values, position, accepted[-1], floor, above):
-                continue
-            for taken_back in where[-above:]:
-                revoked[taken_back] = True
-            del accepted[-above:], where[-above:]
-        accepted.append(value)
-        where.append(position)
-    return revoked
-
-
-def _is_spike(
-    values: list[float], position: int, top: float, floor: float | None, above: int
-) -> bool:
-    enough = above + 1 if floor is not None else above + 1 + SPIKE
-    following = values[position : position + enough]
-    below = next((n for n, value in enumerate(following) if value >= top), len(following))
-    if below == enough:
-        return True
-    open_end = below == len(following)
-    return open_end and floor is not None and values[position] - floor < top - values[position]
-
-
-def _decimals(level: Floats, group: Ints, groups: int) -> Ints:
-    """Return by group how many decimals its largest level may have within 15 digits."""
-    largest = np.zeros(groups)
-    largest[group] = level  # in order, so the last and largest stays
-    exponent = np.floor(np.log10(np.maximum(largest, 1e-9) * _JUST_BELOW)).astype(np.int64)
-    return np.clip(_DIGITS - 1 - exponent, 0, _DIGITS)
-
-
 def _states(kept: Ints, level: Floats, new_group: Bools, ground: Floats) -> tuple[Floats, Floats]:
     """Return the level before and after each row; *ground* where a group has none yet."""
     count = new_group.size
@@ -380,7 +295,7 @@ def _states(kept: Ints, level: Floats, new_group: Bools, ground: Floats) -> tupl
     return before, after
 
 
-def _spread(values: npt.NDArray[T], at: Ints, count: int) -> npt.NDArray[T]:
+def _placed(values: npt.NDArray[T], at: Ints, count: int) -> npt.NDArray[T]:
     """Return *count* zeros with *values* put at their positions."""
     spread = np.zeros(count, dtype=values.dtype)
     spread[at] = values

@@ -10,9 +10,9 @@ import pytest
 
 from lakehouse_pipeline.market.bars import build_bars_1s
 from lakehouse_pipeline.market.coverage import Ending, Mark
+from lakehouse_pipeline.market.decimals import exact_sum
 from lakehouse_pipeline.market.gaps import find_gaps
 from lakehouse_pipeline.market.quality import Flag, unconserved_volume
-from lakehouse_pipeline.market.volume import exact_sum
 from lakehouse_pipeline.market.windows import DAY, TimeWindow
 from lakehouse_pipeline_tests.scripted import START, Script, window
 
