@@ -17,6 +17,7 @@ from .defs.assets.raw import raw_assets
 from .defs.assets.repair import repair_assets
 from .defs.checks.bars import bar_checks
 from .defs.checks.indicators import indicator_checks
+from .defs.checks.maintenance import maintenance_checks
 from .defs.checks.repair import repair_checks
 from .defs.jobs import asset_jobs, stream_quotes
 from .defs.partitions import by_date_and_exchange
@@ -47,6 +48,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *bar_checks(partitions),
             *repair_checks(partitions),
             *indicator_checks(partitions),
+            *maintenance_checks(),
         ],
         jobs=[stream_quotes, *asset_jobs(), forget_ticks],
         schedules=build_schedules(exchanges, state_dir) if exchanges else [],

@@ -6,7 +6,6 @@ a day is the same in all of them. Schedules belong to ``defs``, single commands 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date, datetime
 
 import structlog
@@ -22,7 +21,6 @@ from lakehouse_pipeline.lake.maintenance import (
     tag_day,
 )
 from lakehouse_pipeline.lake.slices import Selection
-from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 
 from .bars import BARS_1M, BARS_1S, QUOTES
@@ -48,15 +46,13 @@ def seal_consumed(
 
 
 def keep_small(
-    lake: Lakehouse, *, before: datetime, budget: Budget | None = None
-) -> Iterator[tuple[str, Rewritten]]:
-    """Seal what is closed and merge small files in every table; yield each verb's result.
-
-    The budget is each table's and verb's own.
-    """
-    for table in TABLES:
-        yield "seal", seal_consumed(lake, table, before=before, budget=budget)
-        yield "compact", compact(lake, table, before=floor(before, DAY), budget=budget)
+    lake: Lakehouse, table: str, *, before: datetime, budget: Budget | None = None
+) -> tuple[Rewritten, Rewritten]:
+    """Seal what is closed in *table* and merge its small files; the budget is each verb's own."""
+    return (
+        seal_consumed(lake, table, before=before, budget=budget),
+        compact(lake, table, before=floor(before, DAY), budget=budget),
+    )
 
 
 def tag_days(lake: Lakehouse, *, now: datetime) -> list[date]:

@@ -25,6 +25,7 @@ REPORT_GAPS = "report_gaps"
 REPAIR = "repair"
 FINALIZE_YESTERDAY = "finalize_yesterday"
 SEAL_AND_COMPACT = "seal_and_compact"
+CLEAN_FOLDERS = "clean_folders"
 
 TICK_OPS = (
     "market__bars_1s",
@@ -87,5 +88,11 @@ def asset_jobs() -> Sequence[Any]:
             selection=dg.AssetSelection.assets(key("maintenance.sealed_files")),
             tags={CLASS: "batch", MAX_RUNTIME: "3600"},
             description="Move closed hours into (symbol, day) files and merge small ones.",
+        ),
+        dg.define_asset_job(
+            CLEAN_FOLDERS,
+            selection=dg.AssetSelection.assets(key("maintenance.clean_folders")),
+            tags={CLASS: "batch", MAX_RUNTIME: "3600"},
+            description="Forget old snapshots and delete files that nothing refers to.",
         ),
     ]

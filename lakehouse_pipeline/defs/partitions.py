@@ -15,6 +15,8 @@ import dagster as dg
 
 # Days before the first recording are only asked for by replays; a fixed start keeps keys stable.
 FIRST_DAY = "2020-01-01"
+# Run tags that make one run of a range of partitions.
+RANGE_START, RANGE_END = (f"dagster/asset_partition_range_{end}" for end in ("start", "end"))
 
 # Dagster's own tags: a run of the rectangle between two partition keys.
 RANGE_START = "dagster/asset_partition_range_start"

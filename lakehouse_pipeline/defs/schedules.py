@@ -13,8 +13,9 @@ from typing import Any
 import dagster as dg
 
 from . import jobs
+from .assets.maintenance import TABLES
 from .drain import drain_reason
-from .partitions import range_tags
+from .partitions import RANGE_END, RANGE_START, range_tags
 from .retention import forget_ticks
 from .runs import UNFINISHED
 
@@ -40,6 +41,9 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
     def repairable(at: datetime) -> dict[str, str]:
         return range_tags((at - REPAIRABLE).date(), at.date(), exchanges)
 
+    def every_table(_: datetime) -> dict[str, str]:
+        return {RANGE_START: TABLES[0], RANGE_END: TABLES[-1]}
+
     def unpartitioned(_: datetime) -> dict[str, str]:
         return {}
 
@@ -54,7 +58,8 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
         _schedule(jobs.REPORT_GAPS, "7 * * * *", today, idle, state_dir, jobs.HOURLY_CONFIG),
         _schedule(jobs.REPAIR, "17 * * * *", repairable, never_idle, state_dir),
         _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", yesterday, never_idle, state_dir),
-        _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", unpartitioned, never_idle, state_dir),
+        _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", every_table, never_idle, state_dir),
+        _schedule(jobs.CLEAN_FOLDERS, "50 1 * * *", every_table, never_idle, state_dir),
         _schedule(forget_ticks.name, "10 1 * * *", unpartitioned, never_idle, state_dir),
     ]
 

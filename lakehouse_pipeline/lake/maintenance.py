@@ -34,7 +34,7 @@ from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
 log = structlog.get_logger()
 
 TARGET_BYTES = 128 << 20  # a compacted file is at most this large
-BATCH_ROWS = 1_000_000  # rows held in memory and moved by one commit
+BATCH_ROWS = 1_000_000  # rows moved by one commit, or one file's if it has more
 OPEN_FILES = 16  # a partition still written to is compacted only beyond this many small files
 CONFLICTS_BORNE = 20
 TAG_PREFIX = "day-"
@@ -138,7 +138,7 @@ def compact(
     def plan(files: list[DataFileInfo]) -> list[Job]:
         partitions: dict[tuple[object, ...], list[DataFileInfo]] = defaultdict(list)
         for file in files:
-            if not file.is_hot and file.bytes < TARGET_BYTES and file.rows < BATCH_ROWS:
+            if not file.is_hot and file.bytes < TARGET_BYTES:
                 partitions[file.partition].append(file)
         groups = [
             group
@@ -165,16 +165,15 @@ def _batches(files: Sequence[DataFileInfo]) -> Iterator[list[DataFileInfo]]:
 
 
 def _groups(files: Sequence[DataFileInfo]) -> list[list[DataFileInfo]]:
-    """Return which of *files* become one file: small ones first, none beyond the limits."""
+    """Return which of *files* become one file: small ones first, none beyond the target."""
     groups: list[list[DataFileInfo]] = []
-    rows = size = 0
+    size = 0
     for file in sorted(files, key=lambda each: (each.bytes, each.path)):
-        fits = rows + file.rows <= BATCH_ROWS and size + file.bytes <= TARGET_BYTES
-        if not groups or not fits:
+        if not groups or size + file.bytes > TARGET_BYTES:
             groups.append([])
-            rows = size = 0
+            size = 0
         groups[-1].append(file)
-        rows, size = rows + file.rows, size + file.bytes
+        size += file.bytes
     return [group for group in groups if len(group) > 1]
 
 

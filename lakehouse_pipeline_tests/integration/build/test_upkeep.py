@@ -16,7 +16,8 @@ from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.build.upkeep import keep_small, seal_consumed, tag_days, travel_days
 from lakehouse_pipeline.errors import UsageError
 from lakehouse_pipeline.lake import Lakehouse
-from lakehouse_pipeline.lake.maintenance import day_tag, expire, tag_day
+from lakehouse_pipeline.lake.maintenance import Rewritten, day_tag, expire, tag_day
+from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.bars import build_bars_1s
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import Settings
@@ -42,6 +43,10 @@ def land(lake: Lakehouse, *, start: datetime, minutes: int, writer: str) -> None
         script.trade(second + 0.3, 100.0 + second % 7, 2.0 + second, session=writer)
     lake.append("raw.quotes", script.quotes)
     lake.append("raw.coverage", script.coverage)
+
+
+def keep_all(lake: Lakehouse) -> list[Rewritten]:
+    return [done for table in TABLES for done in keep_small(lake, table, before=LATER)]
 
 
 def tick(lake: Lakehouse) -> None:
@@ -82,7 +87,7 @@ def test_what_bars_have_not_read_stays_hot(lake: Lakehouse) -> None:
 def test_keeping_small_leaves_one_file_a_closed_partition(night: Lakehouse) -> None:
     before = {table: night.scan(table).collect() for table in ("raw.quotes", "market.bars_1s")}
 
-    done = [result for _, result in keep_small(night, before=LATER)]
+    done = keep_all(night)
 
     assert sum(result.commits for result in done) >= 4
     for table in ("raw.quotes", "raw.coverage", "market.bars_1s", "market.bars_1m"):
@@ -94,7 +99,7 @@ def test_keeping_small_leaves_one_file_a_closed_partition(night: Lakehouse) -> N
 
 
 def test_a_tick_after_sealing_finds_nothing_to_do_again(night: Lakehouse) -> None:
-    list(keep_small(night, before=LATER))
+    keep_all(night)
     head = night.head("market.bars_1s")
 
     tick(night)
@@ -157,7 +162,7 @@ def test_tables_agree_at_a_day_whatever_came_later(night: Lakehouse) -> None:
     late_quote(night)
     land(night, start=MORNING, minutes=1, writer="morning")
     tick(night)
-    list(keep_small(night, before=LATER))
+    keep_all(night)
     for table in before:
         expire(night, table, keep=1)
 

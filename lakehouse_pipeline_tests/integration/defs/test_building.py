@@ -6,7 +6,6 @@ from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
-import pytest
 
 from lakehouse_pipeline.defs.jobs import TICK_CONFIG
 from lakehouse_pipeline.defs.partitions import Part, range_tags
@@ -168,25 +167,6 @@ def damaged_builder():
         return build_bars_1s(*arguments, **options).with_columns(low=pl.col("high") + 1)
 
     return build
-
-
-@pytest.fixture
-def sealed(recorded, lake, run):
-    recorded(minutes=3)
-    run("build_today", **TICK)
-    before = quotes(lake), bars(lake)
-    result = run(
-        "seal_and_compact",
-        run_config={"ops": {"maintenance__sealed_files": {"config": {"before": "2026-01-06"}}}},
-    )
-    assert result.success
-    return before
-
-
-def test_sealing_moves_hot_files_and_changes_no_row(sealed, lake):
-    assert set(lake.files("raw.quotes")["spec"]) == {"sealed"}
-    assert quotes(lake).equals(sealed[0])
-    assert bars(lake).equals(sealed[1])
 
 
 def test_gaps_are_reported_for_the_day(recorded, lake, run):
