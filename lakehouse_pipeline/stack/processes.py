@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +25,7 @@ import psutil
 from lakehouse_pipeline.errors import EnvironmentFault, PortInUse
 
 POLL = 0.1  # seconds between two looks at a process
+LOG_BYTES = 10 << 20  # a longer log is set aside at the next start
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Child:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.replace(log.with_suffix(".old.log"))
         with log.open("ab") as output:
             self._start_of_log = output.tell()
             self.popen = subprocess.Popen(  # noqa: S603  # our own commands
@@ -136,18 +139,19 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._received = threading.Event()
+        self.received = False
         self._before: dict[int, Any] = {}
-
-    @property
-    def received(self) -> bool:
-        return self._received.is_set()
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not past a signal."""
-        return self._received.wait(seconds)
+        select.select([self._bell], [], [], seconds)
+        return self.received
 
     def __enter__(self) -> Self:
+        # A handler runs between any two steps of what it interrupts, so it must not take a lock
+        # (an Event's would wait for itself): it sets a flag and rings through a pipe.
+        self._bell, self._rope = os.pipe()
+        os.set_blocking(self._rope, False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup: it shall survive its terminal
@@ -162,9 +166,13 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        os.close(self._bell)
+        os.close(self._rope)
 
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
-        self._received.set()
+        if not self.received:
+            self.received = True
+            os.write(self._rope, b"!")
 
 
 def wait_until(condition: Callable[[], bool], *, patience: float, poll: float = POLL) -> bool:

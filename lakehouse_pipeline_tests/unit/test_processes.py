@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -115,3 +116,28 @@ def test_a_port_in_use_names_its_setting():
 
 def test_port_zero_means_a_free_one():
     assert choose_port("127.0.0.1", 0, setting="") > 0
+
+
+BARRAGE = """
+import os, signal, threading
+from lakehouse_pipeline.stack.processes import Interrupts
+
+def shoot():
+    for _ in range(2000):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+for _ in range(5):
+    with Interrupts() as interrupts:
+        gun = threading.Thread(target=shoot)
+        gun.start()
+        while gun.is_alive() or not interrupts.received:
+            interrupts.wait(0.001)
+        gun.join()
+"""
+
+
+def test_a_barrage_of_signals_never_stops_the_waiter():
+    """A handler that took the lock of what it interrupted waited for itself for ever."""
+    ended = subprocess.run([sys.executable, "-c", BARRAGE], timeout=30, check=False)
+
+    assert ended.returncode == 0
