@@ -8,7 +8,7 @@ less than a minute.
 from __future__ import annotations
 
 MINUTE = 60_000_000  # µs
-ENOUGH = 30  # intervals before there is a habit to speak of
+ENOUGH = 20  # intervals before there is a habit to speak of
 SETTLED = 256  # intervals after which the mean moves at a fixed pace
 MEMORY = 1 / SETTLED  # weight of the newest interval; older silences fade at the same pace
 FADING = 1 - MEMORY

@@ -104,13 +104,13 @@ class Sink:
         numbered = _of_target(batches, name)
         if not numbered:
             return None
-        done = lake.progress(target.table, key) or 0
-        new = [(sequence, row) for sequence, row in numbered if sequence > done]
+        done = lake.progress(target.table, key)
+        new = [(sequence, row) for sequence, row in numbered if sequence > (done or 0)]
         if not new:
             return None
         rows = merge_marks(new) if name == COVERAGE else new
         frame = build_frame(target, rows, exchange=self._exchange, writer_id=writer_id)
-        return lake.append(target.table, frame, progress={key: batches[-1].last})
+        return lake.append(target.table, frame, progress={key: batches[-1].last}, seen={key: done})
 
     def _connected(self) -> Lakehouse:
         if self._lake is None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyiceberg.exceptions import CommitFailedException, ValidationException
@@ -72,11 +72,28 @@ class NewFile:
 
 
 def append_files(
-    table: Table, files: Sequence[DataFile], *, properties: Mapping[str, str]
+    table: Table,
+    files: Sequence[DataFile],
+    *,
+    properties: Mapping[str, str],
+    seen: Mapping[str, str | None],
 ) -> Commit:
-    """Add *files* and set *properties* in one transaction, past any concurrent commit."""
-    change = _Change(added=[NewFile(file) for file in files])
+    """Add *files* and set *properties* in one transaction, past any concurrent commit.
+
+    Raises:
+        CommitConflict: if a property is no longer as *seen*; nothing was committed.
+    """
+    change = _Change(added=[NewFile(file) for file in files], seen=seen)
     return _commit(table, Operation.APPEND, change, properties)
+
+
+def check_seen(table: Table, seen: Mapping[str, str | None]) -> None:
+    """Raise CommitConflict if a property of *table*, as loaded, is not as *seen*."""
+    for key, value in seen.items():
+        if table.metadata.properties.get(key) != value:
+            raise CommitConflict(
+                f"Property {key} of {table_name(table)} has changed.", mend="Look again."
+            )
 
 
 def overwrite_files(
@@ -128,6 +145,7 @@ class _Change:
     added: Sequence[NewFile]
     removed: Collection[DataFileInfo] = ()
     guard: Guard | None = None
+    seen: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def _commit(
@@ -199,6 +217,8 @@ class _ChangeFiles(_MergeAppendFiles):
     def _validate_concurrency(self) -> None:
         if self._change.guard is not None:
             self._change.guard(self._transaction.table_metadata.snapshot_by_name("main"))
+        # Of the refreshed table: the transaction's own metadata has our new values already.
+        check_seen(self._transaction._table, self._change.seen)  # noqa: SLF001  # as above
 
     def _manifests(self) -> list[ManifestFile]:
         kept, deleted = self._without_removed()

@@ -26,6 +26,7 @@ from .commit import (
     Guard,
     NewFile,
     append_files,
+    check_seen,
     overwrite_files,
 )
 from .files import discard, scan_files, storage_options, write_files
@@ -199,15 +200,30 @@ class Lakehouse:
     # Writing.
 
     def append(
-        self, table: str, frame: pl.DataFrame, *, progress: Mapping[str, int] | None = None
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        progress: Mapping[str, int] | None = None,
+        seen: Mapping[str, int | None] | None = None,
     ) -> Commit:
         """Add *frame* and set *progress* in one transaction; an empty frame only the latter.
 
+        Args:
+            table: the identifier.
+            frame: in the table's schema.
+            progress: table properties set in the same transaction.
+            seen: what ``progress`` said of keys when the caller chose these rows. An append whose
+                outcome was unknown may still land after that look.
+
         Raises:
-            CommitConflict: if other writers were first for two dozen times; nothing landed.
+            CommitConflict: if a key is no longer as *seen*, or other writers were first for two
+                dozen times; nothing landed.
         """
         spec, loaded = _spec(table), self.load(table)
         properties = _properties(progress)
+        expected = {key: None if at is None else str(at) for key, at in (seen or {}).items()}
+        check_seen(loaded, expected)
         with typed_errors(f"appending to {table}"):
             if frame.is_empty():
                 if properties.items() - loaded.properties.items():
@@ -215,7 +231,7 @@ class Lakehouse:
                 return _nothing(loaded)
             files = write_files(loaded, spec, frame, spec_id=spec.landing)
             try:
-                commit = append_files(loaded, files, properties=properties)
+                commit = append_files(loaded, files, properties=properties, seen=expected)
             except CommitConflict:
                 discard(loaded.io, files)
                 raise

@@ -11,7 +11,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
 from sqlalchemy.exc import OperationalError
 
-from lakehouse_pipeline.errors import CatalogUnreachable
+from lakehouse_pipeline.errors import CatalogUnreachable, CommitConflict
 from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.lake.tables import SNAPSHOTS_KEPT
 from lakehouse_pipeline.market import schemas
@@ -236,3 +236,36 @@ def test_a_commit_reported_lost_that_landed_is_not_repeated(
 
     assert commit.sequence == 1
     assert lake.scan("raw.quotes").collect().height == 3
+
+
+def test_an_append_that_lands_after_the_look_makes_the_next_one_look_again(
+    lake: Lakehouse, quotes: Frames
+) -> None:
+    key, rows = "writer.a", quotes(count=5)
+    seen = {key: lake.progress("raw.quotes", key)}
+    lake.append("raw.quotes", rows, progress={key: 4})  # its outcome was unknown, and it landed
+
+    with pytest.raises(CommitConflict, match="Look again"):
+        lake.append("raw.quotes", rows, progress={key: 4}, seen=seen)
+
+    assert lake.scan("raw.quotes").collect().height == 5
+
+
+def test_an_append_that_lands_during_the_next_one_makes_it_fail(
+    lake: Lakehouse, quotes: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, rows = "writer.a", quotes(count=5)
+    commit = SqlCatalog.commit_table
+    late = iter([True])
+
+    def overtaken(self: SqlCatalog, *args: object, **kwargs: object) -> object:
+        if next(late, False):
+            lake.append("raw.quotes", rows, progress={key: 4})
+        return commit(self, *args, **kwargs)
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", overtaken)
+
+    with pytest.raises(CommitConflict, match="Look again"):
+        lake.append("raw.quotes", rows, progress={key: 4}, seen={key: None})
+
+    assert lake.scan("raw.quotes").collect().height == 5
