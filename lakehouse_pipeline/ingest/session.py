@@ -125,7 +125,9 @@ class SessionRecorder:
         Only where nothing but a row comes of it; *values* is then used up.
         """
         line = self._lines.get(name)
-        if line is None or line.restoring or not 0 <= at - self.last_frame <= self._longest_pause:
+        if line is None or line.restoring or line.stalled or line.last_data is None:
+            return None
+        if not 0 <= at - self.last_frame <= self._longest_pause:
             return None
         last_time = values.get("lp_time")
         if last_time is not None:

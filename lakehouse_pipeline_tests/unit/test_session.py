@@ -277,3 +277,10 @@ def test_a_quiet_symbol_is_not_stalled_by_its_usual_silence():
     session.receive([Heartbeat(1)], NOW + (60 * 90 + 600) * SECOND)
 
     assert session.stalled() == ([], [])
+
+
+def test_the_short_way_leaves_the_first_data_of_a_symbol_to_the_long_one():
+    session = recorder()
+    session.receive([update({**FULL, "lp": -1.0}), QuoteCompleted("qs", BTC)], NOW)
+
+    assert session.receive_usual(BTC, {"lp": 101.0, "lp_time": START}, NOW + 1) is None

@@ -1,0 +1,268 @@
+"""Every fault of the feed: what lands, what is refused and why, and what coverage says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic import SecretStr
+
+from lakehouse_pipeline.feedserver import fault_kinds as faults
+from lakehouse_pipeline.feedserver.generated import generated_market
+from lakehouse_pipeline.feedserver.server import FeedServer
+from lakehouse_pipeline.market.coverage import covered
+from lakehouse_pipeline.market.gaps import Cause, find_gaps
+from lakehouse_pipeline.market.windows import TimeWindow
+
+BTC, ETH = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT"
+SPEED = 8.0  # a busy machine may stand still for a second without it looking like an outage
+HEARTBEAT, LATENESS = timedelta(seconds=10), timedelta(seconds=5)
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+@pytest.fixture(scope="module")
+def market():
+    return generated_market(pace=20)
+
+
+@pytest.fixture
+def play(tmp_path: Path, market, make_settings, run, eventually) -> Callable[..., Any]:
+    """Record BTC and ETH through faults until *enough*; return what landed and was sent."""
+
+    def start(
+        troubles: list[faults.Fault],
+        enough: Callable[[Any], object] = lambda worker: worker.quotes_committed > 60,
+        silence: timedelta | None = None,
+        speed: float = SPEED,
+        **feed: Any,
+    ) -> SimpleNamespace:
+        async def scenario():
+            async with FeedServer(market, speed=speed, faults=troubles) as server:
+                settings = make_settings(
+                    tmp_path, server.url, [BTC, ETH], speed=speed, silence=silence
+                )
+                if feed:
+                    update = settings.feed.model_copy(update=feed)
+                    settings = settings.model_copy(update={"feed": update})
+                began = server.now()
+                async with run(settings) as worker:
+                    await eventually(lambda: enough(worker), timeout=40)
+                tables = {
+                    name: worker.table(f"raw.{name}") for name in ("quotes", "rejects", "coverage")
+                }
+                return SimpleNamespace(**tables, server=server, began=began, status=worker.status)
+
+        return asyncio.run(scenario())
+
+    return start
+
+
+def ends(coverage: pl.DataFrame) -> list[str]:
+    return coverage.filter(kind="ended").sort("start")["reason"].to_list()
+
+
+def assert_one_unbroken_session(played: SimpleNamespace) -> None:
+    assert ends(played.coverage) == ["stopped"]
+    whole = TimeWindow(played.coverage["start"].min(), played.coverage["end"].max())
+    for symbol in (BTC, ETH):
+        assert len(covered(played.coverage, symbol, whole)) == 1
+
+
+def reasons(played: SimpleNamespace) -> set[str]:
+    return set(played.rejects["reason"])
+
+
+# What is wrong with single messages costs those messages and no second of coverage.
+
+SPOILED = {
+    "truncated": (faults.Truncated(share=0.2), {"malformed_framing"}),
+    "garbage": (faults.Garbage(share=0.2), {"malformed_framing"}),
+    "wrong_length": (faults.WrongLength(share=0.2), {"malformed_framing"}),
+    "unknown": (faults.Unknown(share=0.2), {"unknown_message"}),
+    "negative_price": (
+        faults.BadValues(fields=["lp"], value=-1.5, share=0.3),
+        {"incredible_lp"},
+    ),
+    "absurd_price": (
+        faults.BadValues(fields=["lp"], value=1e30, share=0.3),
+        {"incredible_lp"},
+    ),
+    "negative_volume": (
+        faults.BadValues(fields=["volume"], value=-0.5, share=0.3),
+        {"incredible_volume"},
+    ),
+    "text_for_a_number": (
+        faults.BadValues(fields=["bid"], value="cheap", share=0.3),
+        {"incredible_bid"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SPOILED))
+def test_what_cannot_be_true_is_refused_with_its_reason_and_nothing_else_is_lost(play, name):
+    fault, expected = SPOILED[name]
+
+    played = play([fault])
+
+    assert reasons(played) == expected
+    assert played.rejects["payload"].str.len_chars().min() > 0
+    assert_one_unbroken_session(played)
+    assert (played.quotes["last_price"].drop_nulls() > 0).all()
+    assert (played.quotes["last_price"].drop_nulls() < 1e9).all()
+    assert not played.quotes.select("writer_id", "sequence").is_duplicated().any()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.Duplicate(share=0.3),
+        faults.Reorder(share=0.3),
+        faults.Late(share=0.3, behind=5),
+        faults.VolumeBackwards(share=0.3),
+        faults.BadValues(fields=["volume"], value=1e100, share=0.3),
+        faults.BadValues(fields=["ch"], value=None, share=0.3),
+        faults.ClockStep(by=seconds(40)),
+        faults.RawText(),
+        faults.RawText(count="bytes"),
+        faults.SkewedStamps(share=1.0),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_what_can_be_true_lands_as_it_came_and_refuses_nothing(play, fault):
+    played = play([fault])
+
+    assert played.rejects.is_empty()
+    assert_one_unbroken_session(played)
+    times = played.quotes.sort("sequence")["received_at"]
+    assert times.is_sorted()
+
+
+def test_no_value_lands_as_null(play):
+    played = play([faults.BadValues(fields=["volume"], value=1e100, share=0.5)])
+
+    told = played.quotes.filter(pl.col("changed").str.contains("cumulative_volume"))
+    assert told["cumulative_volume"].null_count() > 0
+    assert told["cumulative_volume"].max() < 1e99
+
+
+def test_a_day_that_rolls_restores_the_daily_fields_and_counts_anew(play):
+    played = play([faults.DayRoll(at=seconds(25))], lambda worker: worker.quotes_committed > 150)
+
+    assert played.rejects.is_empty()
+    assert_one_unbroken_session(played)
+    for symbol in (BTC, ETH):
+        volume = played.quotes.filter(symbol=symbol).sort("sequence")["cumulative_volume"]
+        falls = (volume.diff() < 0).sum()
+        assert falls == 1
+        assert volume[-1] < volume[0]
+
+
+# Outages: each once, with its cause, around the true one.
+
+
+def only_gap(played: SimpleNamespace, symbol: str) -> dict[str, Any]:
+    day = TimeWindow(played.began - seconds(3_600), played.began + seconds(7_200))
+    watermark = played.coverage.filter(kind="alive")["end"].max() - LATENESS
+    gaps = find_gaps(played.quotes, played.coverage, day, watermark)
+    assert gaps.filter(symbol=symbol).height == 1, gaps
+    return gaps.filter(symbol=symbol).row(0, named=True)
+
+
+def after_reconnect(worker: Any) -> bool:
+    return worker.status.sessions >= 2 and worker.quotes_committed > 150
+
+
+@pytest.mark.parametrize(
+    ("fault", "ending"),
+    [
+        (faults.Drop(at=seconds(25)), "closed"),
+        (faults.Silence(at=seconds(25), lasts=seconds(3_000)), "silent"),
+        (faults.SlowDrip(at=seconds(25), lasts=seconds(35), characters=0.5), "silent"),
+        (faults.ExpiredToken(at=seconds(25), lasts=seconds(1), tokens=["old"]), "refused"),
+    ],
+    ids=["drop", "half_open", "slow_drip", "expired_token"],
+)
+def test_an_outage_appears_once_with_its_cause_and_its_bounds(play, fault, ending):
+    token = {"refused_pause": seconds(0.5)}
+    if ending == "refused":
+        token["token"] = SecretStr("old")
+    played = play([fault], after_reconnect, silence=seconds(22), **token)
+
+    assert ends(played.coverage)[0] == ending
+    before = played.coverage.filter(kind="ended").sort("start")["end"][0]
+    again = played.coverage.filter(kind="subscribed").sort("start")
+    for symbol in (BTC, ETH):
+        gap = only_gap(played, symbol)
+        true_end = again.filter(pl.col("symbol") == symbol, pl.col("start") > before)["start"][0]
+        assert gap["cause"] == Cause.FEED_GAP
+        assert gap["start"] <= before
+        assert before - gap["start"] <= HEARTBEAT + LATENESS
+        assert true_end - HEARTBEAT - LATENESS <= gap["end"] <= true_end + HEARTBEAT + LATENESS
+
+
+def test_heartbeats_without_data_are_stalled_symbols_and_no_reconnect(play):
+    quiet = faults.NoData(at=seconds(60))
+
+    played = play(
+        [quiet],
+        lambda worker: worker.table("raw.coverage").filter(kind="stalled")["symbol"].n_unique() > 1,
+        speed=20.0,
+    )
+
+    assert ends(played.coverage) == ["stopped"]
+    stalled = played.coverage.filter(kind="stalled")
+    assert sorted(stalled["symbol"]) == [BTC, ETH]
+    assert (stalled["end"] - stalled["start"]).min() > seconds(60)
+
+
+def test_a_redirect_is_followed(tmp_path: Path, market, make_settings, run, eventually):
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as real:
+            elsewhere = faults.Redirect(host=real.url.removeprefix("ws://"))
+            async with FeedServer(market, speed=SPEED, faults=[elsewhere]) as front:
+                settings = make_settings(tmp_path, front.url, [BTC], speed=SPEED)
+                async with run(settings) as worker:
+                    await eventually(lambda: worker.quotes_committed > 10, timeout=30)
+                return worker, real, front
+
+    worker, real, front = asyncio.run(scenario())
+
+    assert ends(worker.table("raw.coverage")) == ["stopped"]
+    assert {packet.name for packet in real.sent} == {BTC}
+    assert front.sent == []
+
+
+def test_failed_connects_leave_no_coverage_row(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        refused = faults.Refuse(status=503, lasts=seconds(40))
+        async with FeedServer(market, speed=SPEED, faults=[refused]) as server:
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED)
+            async with run(settings) as worker:
+                await eventually(lambda: "503" in worker.status.feed_error, timeout=20)
+                await eventually(lambda: worker.quotes_committed > 10, timeout=40)
+            return worker
+
+    coverage = asyncio.run(scenario()).table("raw.coverage")
+
+    assert coverage["session_id"].n_unique() == 1
+    assert coverage.filter(kind="opened").height == coverage.filter(kind="ended").height == 1
+
+
+def test_a_delayed_feed_says_so_in_every_row(play):
+    played = play([faults.Delayed(at=seconds(0), by=timedelta(minutes=15))])
+
+    assert set(played.quotes["update_mode"]) == {"delayed_streaming_900"}
+    happened = played.quotes.filter(pl.col("kind") == "price")
+    assert (happened["received_at"] - happened["event_time"]).min() > timedelta(minutes=14)
+    assert_one_unbroken_session(played)
