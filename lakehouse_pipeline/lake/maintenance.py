@@ -27,7 +27,7 @@ from .catalog import typed_errors
 from .commit import NewFile, replace_files
 from .files import discard, scan_files, write_files
 from .lakehouse import Lakehouse
-from .metadata import expire_snapshots, tag_snapshot
+from .metadata import expire_snapshots, old_snapshots, tag_snapshot
 from .planning import EPOCH, DataFileInfo
 from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
 
@@ -285,6 +285,11 @@ def tag_day(lake: Lakehouse, table: str, day: date, *, snapshot_id: int | None =
         tagged = loaded.refs().get(name)
         chosen = snapshot_id or (tagged.snapshot_id if tagged else head.snapshot_id)
         tag_snapshot(loaded, name, chosen, prefix=TAG_PREFIX, keep=keep)
+
+
+def expirable(lake: Lakehouse, table: str, *, keep: int = SNAPSHOTS_KEPT) -> int:
+    """Return how many snapshots ``expire`` would forget now."""
+    return len(old_snapshots(lake.load(table), keep=keep))
 
 
 def expire(lake: Lakehouse, table: str, *, keep: int = SNAPSHOTS_KEPT) -> int:

@@ -1,0 +1,147 @@
+"""``lakehouse maintain``: what the schedules do to the tables' files, by hand.
+
+Every verb may run beside recorders, ticks and readers, may be killed, and may be run twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lakehouse_pipeline.lake.lakehouse import Lakehouse
+    from lakehouse_pipeline.lake.maintenance import Budget, Rewritten
+
+maintain = typer.Typer(
+    help="Keep the tables' files few and their folders clean.", no_args_is_help=True
+)
+
+Tables = Annotated[
+    list[str] | None, typer.Argument(metavar="[TABLE]...", help="all tables by default")
+]
+Before = Annotated[
+    str | None, typer.Option(help="hours and days that end before it are closed; the last hour")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what there is to do, and do nothing")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to *app*."""
+    app.add_typer(maintain, name="maintain")
+
+
+@maintain.command()
+def seal(tables: Tables = None, before: Before = None, dry_run: DryRun = False) -> None:
+    """Move closed hours that the bars have read into (symbol, day) files."""
+    from lakehouse_pipeline.build.upkeep import seal_consumed
+
+    with _lake() as lake:
+        for table in _named(tables):
+            _say(
+                seal_consumed(lake, table, before=_closed(before), budget=_budget(dry_run)), dry_run
+            )
+
+
+@maintain.command()
+def compact(tables: Tables = None, before: Before = None, dry_run: DryRun = False) -> None:
+    """Merge the small files of each (symbol, day)."""
+    from lakehouse_pipeline.lake import maintenance
+
+    with _lake() as lake:
+        for table in _named(tables):
+            _say(
+                maintenance.compact(lake, table, before=_closed(before), budget=_budget(dry_run)),
+                dry_run,
+            )
+
+
+@maintain.command()
+def expire(tables: Tables = None, dry_run: DryRun = False) -> None:
+    """Forget old snapshots; daily tags and what they show stay."""
+    from lakehouse_pipeline.lake import maintenance
+
+    with _lake() as lake:
+        for table in _named(tables):
+            old = maintenance.expirable(lake, table)
+            count = old if dry_run else maintenance.expire(lake, table)
+            typer.echo(f"{table}: {count} snapshots {'to forget' if dry_run else 'forgotten'}")
+
+
+@maintain.command()
+def clean(
+    tables: Tables = None,
+    older_than: Annotated[
+        str, typer.Option(help="30m, 24h, 2d: younger files may belong to somebody at work")
+    ] = "24h",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run/--delete", help="by default only say what would be deleted")
+    ] = True,
+) -> None:
+    """Delete files that no snapshot refers to; with --delete, else only name them."""
+    from lakehouse_pipeline.build.views import parse_span
+    from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+
+    limit = datetime.now(UTC) - parse_span(older_than)
+    with _lake() as lake:
+        for table in _named(tables):
+            plan = plan_cleaning(lake, table, older_than=limit)
+            if dry_run:
+                for file in plan.files:
+                    typer.echo(file.path)
+                typer.echo(f"{table}: {len(plan.files)} files, {plan.bytes} bytes to delete")
+            else:
+                done = apply_cleaning(lake, plan)
+                typer.echo(f"{table}: {done.files} files, {done.bytes} bytes deleted")
+
+
+@contextmanager
+def _lake() -> Iterator[Lakehouse]:
+    from .arguments import open_to_read
+
+    with open_to_read() as lake:
+        yield lake
+
+
+def _named(tables: list[str] | None) -> list[str]:
+    """Return the tables named, all if none is.
+
+    Raises:
+        UsageError: if there is no such table.
+    """
+    from lakehouse_pipeline.errors import UsageError
+    from lakehouse_pipeline.lake.tables import TABLES
+
+    for table in tables or ():
+        if table not in TABLES:
+            raise UsageError(f"There is no table {table!r}.", mend=f"Known: {', '.join(TABLES)}.")
+    return tables or list(TABLES)
+
+
+def _closed(before: str | None) -> datetime:
+    from lakehouse_pipeline.market.windows import HOUR, floor
+
+    from .arguments import parse_time
+
+    return floor(datetime.now(UTC), HOUR) if before is None else parse_time(before)
+
+
+def _budget(dry_run: bool) -> Budget | None:
+    from lakehouse_pipeline.lake.maintenance import Budget
+
+    return Budget(length=timedelta(0)) if dry_run else None
+
+
+def _say(done: Rewritten, dry_run: bool) -> None:
+    waiting = f"{done.backlog_files} files, {done.backlog_bytes} bytes"
+    if dry_run:
+        typer.echo(f"{done.table}: {waiting} to rewrite")
+        return
+    rest = f"; left for later: {waiting}" if done.backlog_files else ""
+    typer.echo(
+        f"{done.table}: {done.files_removed} files became {done.files_added}, "
+        f"{done.rows} rows moved{rest}"
+    )
