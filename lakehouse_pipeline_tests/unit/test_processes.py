@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import subprocess
 import sys
 
 import pytest
