@@ -15,7 +15,7 @@ import typer
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.telemetry import configure_logging
 
-from . import build, doctor, feed, maintain, read, run
+from . import bench, build, doctor, feed, maintain, read, run
 
 app = typer.Typer(
     name="lakehouse",
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (run, feed, build, read, doctor, maintain):
+for part in (run, feed, build, read, doctor, maintain, bench):
     part.register(app)
 
 

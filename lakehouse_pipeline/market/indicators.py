@@ -163,9 +163,9 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     One row a symbol, bar, study and plot. The value is null, and flagged ``WARMING``, where the
     study is not warm; it is flagged ``SETTLING`` where it still shows at which bar it began.
     """
-    bars_seen = pl.int_range(1, pl.len() + 1).over("symbol", STRETCH)
+    numbered = bars.with_columns(bars_seen=pl.int_range(1, pl.len() + 1).over("symbol", STRETCH))
     long = [
-        bars.select(
+        numbered.select(
             "exchange",
             "symbol",
             "open_time",
@@ -174,20 +174,28 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
             pl.lit(plot).alias("plot"),
             expression.over("symbol", STRETCH).alias("value"),
             pl.lit(COMPUTED).alias("source"),
-            pl.when(bars_seen >= study.memory)
-            .then("flags")
-            .when((bars_seen < study.warm_up) & expression.over("symbol", STRETCH).is_null())
-            .then(pl.col("flags") | int(Flag.WARMING))
-            .otherwise(pl.col("flags") | int(Flag.SETTLING))
-            .alias("flags"),
-        )
+            "flags",
+            "bars_seen",
+        ).with_columns(flags=_flags(study))
         for study in studies
         for plot, expression in study.plots.items()
     ]
     if not long:
         return pl.DataFrame(schema=schemas.INDICATORS)
-    frame = pl.concat(long).cast(schemas.INDICATORS)
+    frame = pl.concat(long).drop("bars_seen").cast(schemas.INDICATORS)
     return frame.sort("symbol", "open_time", "name", "parameters", "plot")
+
+
+def _flags(study: Study) -> pl.Expr:
+    """Return the bar's flags and what is to be said of a value after ``bars_seen`` bars."""
+    bars_seen = pl.col("bars_seen")
+    return (
+        pl.when(bars_seen >= study.memory)
+        .then("flags")
+        .when((bars_seen < study.warm_up) & pl.col("value").is_null())
+        .then(pl.col("flags") | int(Flag.WARMING))
+        .otherwise(pl.col("flags") | int(Flag.SETTLING))
+    )
 
 
 def _unfilled(bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta) -> pl.DataFrame:
@@ -214,12 +222,10 @@ def _wilder(source: pl.Expr, length: int, *, skip: int) -> pl.Expr:
 def _recursive(source: pl.Expr, length: int, *, skip: int, alpha: float) -> pl.Expr:
     """Average *source*, null in its first *skip* rows: a simple average first, then recursion."""
     seed_at = skip + length - 1
+    # Not mean(): its last digit depends on what else is computed at the same time.
+    seed = source.slice(skip, length).rolling_mean(length).last()
     row = pl.int_range(pl.len())
-    seeded = (
-        pl.when(row == seed_at)
-        .then(source.rolling_mean(length))
-        .otherwise(pl.when(row > seed_at).then(source))
-    )
+    seeded = pl.when(row == seed_at).then(seed).otherwise(pl.when(row > seed_at).then(source))
     return seeded.ewm_mean(alpha=alpha, adjust=False, ignore_nulls=True)
 
 
