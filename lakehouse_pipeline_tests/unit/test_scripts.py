@@ -1,0 +1,92 @@
+"""A study's description becomes a request, and names for its values."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lakehouse_pipeline.errors import ProtocolFault, StudyError
+from lakehouse_pipeline.ingest.scripts import asked_study
+from lakehouse_pipeline.tradingview.scripts import parse_script
+
+
+def described(**changed: object) -> bytes:
+    """Return an answer shaped as the feed's for MACD, its plots in an order of their own."""
+    meta = {
+        "id": "Script$STD;MACD@tv-scripting-101!",
+        "scriptIdPart": "STD;MACD",
+        "pine": {"digest": "", "version": "37.0"},
+        "inputs": [
+            {"id": "text", "name": "ILScript", "type": "text", "defval": "old", "isFake": True},
+            {"id": "pineId", "name": "pineId", "type": "text", "defval": "STD;MACD"},
+            {"id": "pineVersion", "name": "pineVersion", "type": "text", "defval": "37.0"},
+            {"id": "in_7", "name": "Slow Length", "type": "integer", "defval": 26, "isFake": True},
+            {"id": "in_2", "name": "Fast Length", "type": "integer", "defval": 12, "isFake": True},
+            {"id": "in_5", "name": "Signal Length", "type": "integer", "defval": 9},
+            {"id": "in_6", "name": "Color", "type": "color", "defval": "#80DEEA", "isFake": True},
+        ],
+        "plots": [
+            {"id": "plot_3", "type": "line"},
+            {"id": "plot_0", "type": "line"},
+            {"id": "plot_1", "type": "colorer", "target": "plot_0"},
+            {"id": "plot_9", "type": "line"},
+            {"id": "plot_4", "type": "shapes"},
+        ],
+        "styles": {
+            "plot_0": {"title": "Histogram", "plottype": 5},
+            "plot_3": {"title": "Signal"},
+            "plot_9": {"title": "Signal"},
+        },
+    }
+    result = {"IL": "…", "ilTemplate": "encrypted", "metaInfo": meta | changed}
+    return json.dumps({"success": True, "result": result}).encode()
+
+
+def test_plots_are_named_by_their_titles_wherever_they_stand():
+    script = parse_script(described())
+
+    assert script.plots == ("signal", "histogram", None, "signal (plot_9)", None)
+
+
+def test_a_plot_without_a_title_keeps_its_id():
+    script = parse_script(described(styles={}))
+
+    assert script.plots[:2] == ("plot_3", "plot_0")
+
+
+def test_parameters_find_their_inputs_by_title():
+    asked = asked_study("macd", {"fast": 5, "slow": 8}, parse_script(described()))
+
+    assert asked.label == "fast=5,slow=8,signal=9"
+    assert asked.inputs == {
+        "text": "encrypted",
+        "pineId": "STD;MACD",
+        "pineVersion": "37.0",
+        "in_7": {"v": 8, "f": True, "t": "integer"},
+        "in_2": {"v": 5, "f": True, "t": "integer"},
+        "in_5": {"v": 9, "f": False, "t": "integer"},
+        # Colors are numbers to the feed.
+        "in_6": {"v": 6, "f": True, "t": "color"},
+    }
+
+
+def test_a_script_without_an_input_for_a_parameter_is_not_asked_for():
+    with pytest.raises(StudyError, match="no input for length"):
+        asked_study("rsi", {}, parse_script(described(inputs=[])))
+
+
+def test_parameters_nobody_knows_are_an_error_of_the_study():
+    with pytest.raises(StudyError, match="width"):
+        asked_study("macd", {"width": 5}, parse_script(described()))
+
+
+def test_a_refused_description_says_why():
+    with pytest.raises(StudyError, match="no such script"):
+        parse_script(b'{"success": false, "reason": "no such script"}')
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b'{"success": true, "result": {}}'])
+def test_an_answer_that_is_none_is_the_feeds_fault(answer: bytes):
+    with pytest.raises(ProtocolFault):
+        parse_script(answer)

@@ -1,0 +1,184 @@
+"""Charts and studies of one connection: what is asked, what is kept, what a refusal does."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from lakehouse_pipeline.ingest.rows import INDICATORS, REJECTS, TARGETS, micros
+from lakehouse_pipeline.ingest.scripts import AskedStudy
+from lakehouse_pipeline.ingest.studies import (
+    CHARTS_AT_ONCE,
+    RETRY,
+    Landed,
+    StudyRecorder,
+    is_about_charts,
+)
+from lakehouse_pipeline.market.windows import MINUTE
+from lakehouse_pipeline.tradingview.frames import FrameDecoder
+from lakehouse_pipeline.tradingview.messages import (
+    CriticalFailure,
+    HistoryUpdate,
+    QuoteCompleted,
+    SeriesCompleted,
+    StudyFailed,
+    StudyPoint,
+    SymbolFailed,
+)
+from lakehouse_pipeline.tradingview.protocol import ClientProtocol
+
+START = datetime(2026, 3, 2, 12, tzinfo=UTC)
+AT = micros(START)
+RSI = AskedStudy("rsi", "length=14", ("rsi", None, "average"), {"in_0": 14})
+MACD = AskedStudy("macd", "fast=12", ("macd",), {})
+TOO_MANY = "The maximum number of studies per chart has been reached"
+
+
+class Desk:
+    """A recorder, and what it sent."""
+
+    def __init__(self, landed: Landed | None = None) -> None:
+        self.protocol = ClientProtocol()
+        self.recorder = StudyRecorder("s1", self.protocol, {} if landed is None else landed)
+
+    def follow(self, *symbols: str, at: int = AT, asked=(RSI, MACD)) -> list[list[Any]]:
+        """Return the calls of one tick: method first."""
+        self.recorder.follow(symbols, asked, at)
+        texts = self.protocol.texts_to_send()
+        calls = [json.loads(p) for text in texts for p in FrameDecoder().decode(text)]
+        return [[call["m"], *call["p"]] for call in calls]
+
+    def opened(self, symbol: str = "X:A") -> tuple[str, list[str]]:
+        """Open a chart; return its session and the ids of its studies."""
+        (chart,) = [call[1] for call in self.follow(symbol) if call[0] == "chart_create_session"]
+        self.recorder.receive([SeriesCompleted(chart, "sds_1", "streaming", "s1", None)], AT)
+        return chart, [call[2] for call in self.follow(symbol) if call[0] == "create_study"]
+
+    def points(self, chart: str, study: str, *values: tuple[float | None, ...], first: int = 0):
+        points = [StudyPoint(START + n * MINUTE, row) for n, row in enumerate(values, first)]
+        return self.recorder.receive([HistoryUpdate(chart, {}, {study: points})], AT)
+
+
+def of(calls: list[list[Any]], method: str) -> list[list[Any]]:
+    return [call for call in calls if call[0] == method]
+
+
+def test_charts_are_opened_a_few_at_a_time_and_studies_stand_on_complete_series():
+    desk = Desk()
+    symbols = [f"X:S{n}" for n in range(5)]
+
+    ticks = [desk.follow(*symbols) for _ in range(4)]
+
+    assert [len(of(calls, "create_series")) for calls in ticks] == [2, 2, 1, 0]
+    assert CHARTS_AT_ONCE == 2
+    assert not any(of(calls, "create_study") for calls in ticks)
+    assert len({call[1] for calls in ticks for call in of(calls, "create_series")}) == 5
+
+
+def test_values_get_their_names_from_the_script_and_colors_and_nulls_are_none():
+    desk = Desk()
+    chart, (rsi, _) = desk.opened()
+
+    entries = desk.points(chart, rsi, (None, 1.0, None), (55.5, 2.0, 50.0))
+
+    columns = TARGETS[INDICATORS].columns
+    rows = [dict(zip(columns, row, strict=True)) for _, row in entries]
+    assert [(row["plot"], row["value"]) for row in rows] == [("rsi", 55.5), ("average", 50.0)]
+    assert rows[0] | {"plot": ""} == {
+        "symbol": "X:A",
+        "event_time": AT + 60_000_000,
+        "received_at": AT,
+        "name": "rsi",
+        "parameters": "length=14",
+        "plot": "",
+        "value": 55.5,
+        "session_id": "s1",
+    }
+
+
+def test_a_reconnect_lands_where_the_study_began_and_what_is_new():
+    landed: Landed = {}
+    first, second = Desk(landed), Desk(landed)
+    chart, (rsi, _) = first.opened()
+    block = [(float(n), None, None) for n in range(10)]
+    assert len(first.points(chart, rsi, *block)) == 10
+    assert len(first.points(chart, rsi, (9.5, None, None), first=9)) == 1
+
+    chart, (rsi, _) = second.opened()
+    entries = second.points(chart, rsi, *block, (10.0, None, None))
+
+    times = [(row[1] - AT) // 60_000_000 for _, row in entries]
+    assert times == [0, 9, 10]
+    assert len(second.points(chart, rsi, (9.7, None, None), (10.1, None, None), first=9)) == 2
+
+
+def test_a_study_that_failed_is_asked_for_again_after_a_while():
+    desk = Desk()
+    chart, (rsi, _) = desk.opened()
+
+    entries = desk.recorder.receive([StudyFailed(chart, rsi, "s1_st1", "runtime error")], AT)
+
+    ((target, row),) = entries
+    assert target == REJECTS
+    assert row[2:4] == ("X:A", "study_refused")
+    assert not desk.follow("X:A", at=AT + RETRY - 1)
+    (again,) = of(desk.follow("X:A", at=AT + RETRY), "create_study")
+    assert again[2] != rsi
+
+
+def test_what_the_subscription_does_not_include_waits_for_another_token():
+    desk = Desk()
+    chart, (rsi, macd) = desk.opened()
+    failures = [StudyFailed(chart, study, "s1_st1", TOO_MANY) for study in (rsi, macd)]
+    desk.recorder.receive(failures, AT)
+
+    assert not desk.follow("X:A", at=AT + 1000 * RETRY)
+    desk.recorder.forgive()
+
+    assert len(of(desk.follow("X:A"), "create_study")) == 2
+
+
+def test_an_unknown_symbol_is_refused_once_and_the_others_go_on():
+    desk = Desk()
+    chart, _ = desk.opened()
+
+    entries = desk.recorder.receive([SymbolFailed(chart, "sds_sym_1", "invalid symbol")], AT)
+
+    assert [target for target, _ in entries] == [REJECTS]
+    calls = desk.follow("X:A", "X:B", at=AT + 1000 * RETRY)
+    assert [call[3] for call in of(calls, "resolve_symbol")] == [
+        '={"adjustment":"splits","session":"regular","symbol":"X:B"}'
+    ]
+
+
+def test_a_chart_in_trouble_is_opened_anew():
+    desk = Desk()
+    chart, _ = desk.opened()
+    desk.recorder.receive([CriticalFailure(chart, "internal error")], AT)
+
+    calls = desk.follow("X:A", at=AT + RETRY)
+
+    assert of(calls, "chart_delete_session") == [["chart_delete_session", chart]]
+    assert of(calls, "chart_create_session")[0][1] != chart
+
+
+def test_a_symbol_no_longer_wanted_gives_its_chart_back():
+    desk = Desk()
+    chart, (rsi, _) = desk.opened()
+
+    assert desk.follow() == [["chart_delete_session", chart]]
+    assert desk.points(chart, rsi, (1.0, 1.0, 1.0)) == []
+
+
+def test_nothing_is_opened_before_a_study_is_known():
+    assert Desk().follow("X:A", asked=()) == []
+
+
+def test_only_chart_messages_are_kept_from_the_quotes():
+    desk = Desk()
+    chart, _ = desk.opened()
+
+    assert is_about_charts(CriticalFailure(chart, "any"))
+    assert not is_about_charts(CriticalFailure("qs_1", "any"))
+    assert not is_about_charts(QuoteCompleted("qs_1", "X:A"))
