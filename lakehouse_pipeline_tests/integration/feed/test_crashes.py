@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 import signal
-import sys
+from datetime import timedelta
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
-from lakehouse_pipeline.settings import Settings
+from lakehouse_pipeline_tests.chaos.workers import SPEED, TICKERS, judge, programme, until, victim
 
-SYMBOLS = ["BINANCE:BTCUSDT", "BINANCE:ETHUSDT"]
-SCRIPT = Path(__file__).with_name("crashing_worker.py")
-SPEED = 20.0
+SYMBOLS = [f"BINANCE:{ticker}" for ticker in TICKERS]
 POINTS = (
     "received",
     "spooled",
@@ -32,90 +27,35 @@ POINTS = (
 )
 
 
-async def start(settings: Settings, ledger: Path, point: str) -> asyncio.subprocess.Process:
-    with ledger.with_name("log.txt").open("a") as log:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(SCRIPT),
-            settings.model_dump_json(),
-            str(ledger),
-            point,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-        )
-
-
-async def finish_cleanly(settings: Settings, ledger: Path, eventually) -> None:
-    """One more worker, which drains what the others left; interrupted twice, it still flushes."""
-    log = ledger.with_name("log.txt")
-    before = len(acknowledged(ledger))
-    process = await start(settings, ledger, "never")
-    await eventually(lambda: len(acknowledged(ledger)) > before, timeout=30)
-    process.send_signal(signal.SIGTERM)
-    await eventually(lambda: '"again": false' in log.read_text())
-    process.send_signal(signal.SIGTERM)
-    output, _ = await process.communicate()
-    assert output.endswith(b"FLUSHED\n")
-    assert '"how": "stopped"' in log.read_text().splitlines()[-1]
-
-
-def acknowledged(ledger: Path) -> dict[tuple[str, int], tuple[float, float]]:
-    """Return the quotes the spool has acknowledged to any worker so far."""
-    if not ledger.exists():
-        return {}
-    return {
-        (writer_id, sequence): (price, volume)
-        for line in ledger.read_text().splitlines()
-        if line.endswith("]")  # a worker killed while writing leaves half a line
-        for writer_id, quotes in [json.loads(line)]
-        for sequence, price, volume in quotes
-    }
-
-
-def landed(settings: Settings) -> tuple[pl.DataFrame, pl.DataFrame]:
-    with Lakehouse.open(settings) as lake:
-        return lake.scan("raw.quotes").collect(), lake.scan("raw.coverage").collect()
-
-
-def assert_nothing_lost_or_repeated(settings: Settings, ledger: Path) -> pl.DataFrame:
-    quotes, coverage = landed(settings)
-    identities = quotes.select("writer_id", "sequence").rows()
-    assert len(set(identities)) == len(identities), "a row was repeated"
-    values = quotes.select("last_price", "cumulative_volume").rows()
-    rows = dict(zip(identities, values, strict=True))
-    promised = acknowledged(ledger)
-    assert promised.keys() - rows.keys() == set(), "an acknowledged row was lost"
-    assert {key: rows[key] for key in promised} == promised
-    assert not list((settings.state_dir / "spool").rglob("*.damaged*"))
-    return coverage
+async def dies(process: asyncio.subprocess.Process) -> bool:
+    async with asyncio.timeout(60):
+        await process.communicate()
+    return process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.timeout(240)
-def test_a_crash_at_any_named_point_loses_and_repeats_nothing(
-    tmp_path: Path, make_settings, eventually
-):
-    ledger = tmp_path / "ledger.jsonl"
-
+def test_a_crash_at_any_named_point_loses_and_repeats_nothing(tmp_path: Path):
     async def scenario():
         async with FeedServer(generated_market(SYMBOLS, pace=20), speed=SPEED) as server:
-            settings = make_settings(
-                tmp_path, server.url, SYMBOLS, speed=SPEED, ingest={"commit_interval": "PT0.4S"}
-            )
+            one = victim(tmp_path, server.url, "BINANCE")
             for point in POINTS:
-                process = await start(settings, ledger, point)
-                assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL, point
-            await finish_cleanly(settings, ledger, eventually)
-            return settings
+                assert await dies(await one.start(point)), point
+            output = await one.finish()
+            return one, output, server.sent
 
-    settings = asyncio.run(scenario())
-    coverage = assert_nothing_lost_or_repeated(settings, ledger)
+    one, output, sent = asyncio.run(scenario())
 
+    verdict = judge(one, [packet for packet in sent if "lp" in packet.values])
+    assert verdict.is_good, verdict
+    assert output.endswith(b"FLUSHED\n")
+    assert '"how": "stopped"' in one.log.read_text().splitlines()[-1]
+    assert not list((tmp_path / "spool").rglob("*.damaged*"))
     # Each session ended once, the crashed ones at their last durable mark.
-    opened = coverage.filter(kind="opened")["session_id"]
+    with Lakehouse.open(one.settings) as lake:
+        coverage = lake.scan("raw.coverage").collect()
     ended = coverage.filter(kind="ended")
-    assert sorted(ended["session_id"]) == sorted(opened)
     assert ended["reason"].value_counts().sort("reason").rows() == [
-        ("crashed", len(opened) - 1),
+        ("crashed", verdict.sessions - 1),
         ("stopped", 1),
     ]
     for session_id, end in ended.select("session_id", "end").rows():
@@ -124,26 +64,33 @@ def test_a_crash_at_any_named_point_loses_and_repeats_nothing(
 
 
 @pytest.mark.timeout(240)
-def test_a_kill_at_random_moments_loses_and_repeats_nothing(
-    tmp_path: Path, make_settings, eventually
-):
-    seed = 20_261_122
-    chance = random.Random(seed)
-    ledger = tmp_path / "ledger.jsonl"
-
+def test_a_crash_while_an_orphan_is_drained_or_a_lease_handed_over_loses_nothing(tmp_path: Path):
     async def scenario():
         async with FeedServer(generated_market(SYMBOLS, pace=20), speed=SPEED) as server:
-            settings = make_settings(
-                tmp_path, server.url, SYMBOLS, speed=SPEED, ingest={"commit_interval": "PT0.2S"}
-            )
-            for _ in range(4):
-                enough = len(acknowledged(ledger)) + chance.randrange(1, 200)
-                process = await start(settings, ledger, "never")
-                await eventually(lambda at=enough: len(acknowledged(ledger)) > at, timeout=40)
-                process.kill()
-                await process.wait()
-            await finish_cleanly(settings, ledger, eventually)
-            return settings
+            one = victim(tmp_path, server.url, "BINANCE")
+            for point in ("orphan_committed", "orphan_deleted"):
+                # Two side by side leave two spools: the next worker's own, and an orphan.
+                pair = await asyncio.gather(one.start("spooled"), one.start("spooled"))
+                assert all(await asyncio.gather(*map(dies, pair)))
+                assert await dies(await one.start(point)), point
+            expired = await one.start("handing_over", lease=timedelta(seconds=1))
+            rows = len(one.acknowledged())
+            await until(lambda: len(one.acknowledged()) > rows)
+            successor = await one.start()
+            assert await dies(expired)
+            successor.kill()
+            await successor.communicate()
+            await one.finish()
+            return one, server.sent
 
-    settings = asyncio.run(scenario())
-    assert_nothing_lost_or_repeated(settings, ledger)
+    one, sent = asyncio.run(scenario())
+
+    verdict = judge(one, [packet for packet in sent if "lp" in packet.values])
+    assert verdict.is_good, verdict
+
+
+@pytest.mark.timeout(240)
+def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path):
+    verdicts = asyncio.run(programme(tmp_path, kills=6, seed=20_261_122, exchanges=("BINANCE",)))
+
+    assert all(verdict.is_good for verdict in verdicts), verdicts

@@ -1,4 +1,4 @@
-"""A worker process that kills itself at a named point; started by test_crashes.py.
+"""A worker process that kills itself at a named point; started by ``workers``.
 
 The points are seams of the package, wrapped here: the package itself knows nothing of crashes.
 Every append the spool has acknowledged is written to a ledger, which the test compares with the
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lakehouse_pipeline.ingest import worker
+from lakehouse_pipeline.ingest import recording, worker
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.lake import lakehouse
 from lakehouse_pipeline.settings import Settings
@@ -71,6 +71,11 @@ def nth(hits: int) -> Callable:
     return check
 
 
+def if_true(result: object, *_args, **_kwargs) -> None:
+    if result:
+        die()
+
+
 def keep_ledger(path: Path) -> None:
     def write(last: int, spool: Spool, entries):
         first = last - len(entries) + 1
@@ -85,35 +90,33 @@ def keep_ledger(path: Path) -> None:
     wrap(Spool, "append", after=write)
 
 
-def crash_at(point: str) -> None:
-    match point:
-        case "received":
-            wrap(Spool, "append", before=nth(4))
-        case "spooled":
-            wrap(Spool, "append", after=nth(4))
-        case "before_commit":
-            wrap(lakehouse.Lakehouse, "append", before=on_table("raw.quotes", 2))
-        case "parquet_written":
-            wrap(lakehouse, "append_files", before=nth(3))
-        case "after_quotes":
-            wrap(lakehouse.Lakehouse, "append", after=after_call(on_table("raw.quotes", 2)))
-        case "after_coverage":
-            wrap(lakehouse.Lakehouse, "append", after=after_call(on_table("raw.coverage", 2)))
-        case "before_forgetting":
-            wrap(Spool, "forget", before=nth(2))
-        case "recovering":
-            wrap(worker, "settle", after=nth(1))
-        case "never":
-            pass
-        case _:
-            raise ValueError(point)
+def at_table(table: str, when: str) -> Callable[[], None]:
+    check = on_table(table, 2)
+    hook = {"before": check} if when == "before" else {"after": after_call(check)}
+    return lambda: wrap(lakehouse.Lakehouse, "append", **hook)
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "never": lambda: None,
+    "received": lambda: wrap(Spool, "append", before=nth(4)),
+    "spooled": lambda: wrap(Spool, "append", after=nth(4)),
+    "before_commit": at_table("raw.quotes", "before"),
+    "parquet_written": lambda: wrap(lakehouse, "append_files", before=nth(3)),
+    "after_quotes": at_table("raw.quotes", "after"),
+    "after_coverage": at_table("raw.coverage", "after"),
+    "before_forgetting": lambda: wrap(Spool, "forget", before=nth(2)),
+    "recovering": lambda: wrap(worker, "settle", after=nth(1)),
+    "orphan_committed": lambda: wrap(Spool, "delete", before=nth(1)),
+    "orphan_deleted": lambda: wrap(Spool, "delete", after=nth(1)),
+    "handing_over": lambda: wrap(recording.Recording, "_has_successor", after=if_true),
+}
 
 
 def main() -> None:
     configure_logging()
     settings = Settings.model_validate_json(sys.argv[1])
     keep_ledger(Path(sys.argv[2]))
-    crash_at(sys.argv[3])
+    POINTS[sys.argv[3]]()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     (exchange,) = settings.exchanges
     try:
