@@ -14,7 +14,7 @@ import polars as pl
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
-from lakehouse_pipeline.market.coverage import watermark
+from lakehouse_pipeline.market.coverage import Mark, watermark
 from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.windows import HOUR, MINUTE, TimeWindow, ceil, floor
 
@@ -31,21 +31,39 @@ COVERAGE = "raw.coverage"
 LOOK_BACK = HOUR
 # A row may be received, and so filed by coverage, this much after what it speaks of.
 LATE_ARRIVAL = timedelta(hours=1)
+# Leases end sessions within hours; a recording that is replayed may hold longer ones.
+LONGEST_SESSION = timedelta(days=7)
 
 
 def read_coverage(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.DataFrame:
     """Return the coverage marks that can matter for *window*.
 
-    Marks are filed by their start; a session's marks continue from commit to commit, but the
-    symbols it subscribed to were named once when it opened, so reading starts a day early.
+    Marks are filed by their start. A session's alive marks go on from commit to commit, but the
+    symbols it subscribed to were named once, when it opened: those are looked up further back.
     """
-    wide = TimeWindow(window.start - timedelta(days=1), window.end + LATE_ARRIVAL)
-    return lake.scan(COVERAGE, exchange=exchange, window=wide).collect()
+    near = TimeWindow(window.start - timedelta(days=1), window.end + LATE_ARRIVAL)
+    far = TimeWindow(window.start - LONGEST_SESSION, near.start)
+    named = pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED])
+    marks = lake.scan(COVERAGE, exchange=exchange, window=near)
+    earlier = lake.scan(COVERAGE, exchange=exchange, window=far).filter(named)
+    return pl.concat([earlier, marks]).collect()
 
 
 def current_watermark(lake: Lakehouse, exchange: str) -> datetime | None:
     """Return the instant up to which *exchange* has been received, or None before its first."""
-    return watermark(lake.scan(COVERAGE, exchange=exchange).collect(), exchange)
+    newest = max(
+        (file.times[1] for file in lake.touched_since(COVERAGE, 0, exchange) if file.times),
+        default=None,
+    )
+    if newest is None:
+        return None
+    # A file may hold several exchanges' bounds; ours may have been silent for long.
+    recent = TimeWindow(newest - timedelta(days=1), newest + timedelta(days=1))
+    for window in (recent, None):
+        marks = lake.scan(COVERAGE, exchange=exchange, window=window).collect()
+        if (seen := watermark(marks, exchange)) is not None:
+            return seen
+    return None
 
 
 def build_1s(

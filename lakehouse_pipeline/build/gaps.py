@@ -1,4 +1,7 @@
-"""``market.gaps``, the ledger of what was not seen, from quotes and coverage."""
+"""``market.gaps``, the ledger of what was not seen, from quotes and coverage.
+
+Long silences stand beside the gaps, with a cause that says that nothing was missed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
-from lakehouse_pipeline.market.gaps import find_gaps
+from lakehouse_pipeline.market.gaps import BLIND, find_gaps
+from lakehouse_pipeline.market.silences import find_silences
 from lakehouse_pipeline.market.windows import TimeWindow
 
 from .bars import COVERAGE, LATE_ARRIVAL, LOOK_BACK, QUOTES
@@ -39,11 +43,19 @@ def build_gaps(
         wide = TimeWindow(window.start - LOOK_BACK, window.end + LATE_ARRIVAL)
         quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
         coverage = lake.scan(COVERAGE, exchange=exchange).collect()
-        return find_gaps(quotes, coverage, window, watermark)
+        ledger = pl.concat(
+            [
+                find_gaps(quotes, coverage, window, watermark),
+                find_silences(quotes, coverage, window, watermark),
+            ]
+        ).sort("symbol", "start", "cause")
+        return ledger if names is None else ledger.filter(pl.col("symbol").is_in(names))
 
-    gaps, result = write_slice(lake, GAPS, Slice(exchange, window, names), compute)
+    ledger, result = write_slice(lake, GAPS, Slice(exchange, window, names), compute)
+    blind = ledger.filter(pl.col("cause").is_in(BLIND))
     facts = {
-        "gaps": gaps.height,
-        "seconds_missed": float((gaps["end"] - gaps["start"]).dt.total_seconds().sum() or 0),
+        "gaps": blind.height,
+        "seconds_missed": float((blind["end"] - blind["start"]).dt.total_seconds().sum()),
+        "silences": ledger.height - blind.height,
     }
     return BuildResult(result.table, result.slice, result.rows, result.commit, facts)

@@ -182,10 +182,43 @@ def test_the_outage_is_one_gap_with_its_volume(lake: Lakehouse) -> None:
 
     gaps = views.read_gaps(lake, symbols=[SYMBOL])
 
+    # The other symbol never traded: that is said too, and is no gap.
+    quiet = views.read_gaps(lake, symbols=[OTHER])["cause"].to_list()
+    assert set(quiet) - {"feed_gap"} <= {"quiet_market"}
     assert gaps["cause"].to_list() == ["feed_gap"]
     assert gaps["missed_volume"].to_list() == [2.0]
     assert gaps["start"][0] <= script.time(300)
     assert gaps["end"][0] >= script.time(340)
+
+
+def test_building_one_symbol_leaves_the_others_alone(lake: Lakehouse) -> None:
+    script = script_of(START, late=False)
+    land(lake, script, 0, LENGTH)
+    build_day(lake, "BINANCE", START.date(), studies=[])
+    before = {table: content(lake, table) for table in BUILT[:3]}
+
+    build_day(lake, "BINANCE", START.date(), studies=[], symbols=[SYMBOL])
+
+    for table, frame in before.items():
+        assert_frame_equal(frame, content(lake, table))
+
+
+def test_a_session_of_several_days_keeps_its_symbols(lake: Lakehouse) -> None:
+    script = Script(start=START)
+    script.mark(Mark.OPENED, "s1", 0)
+    script.snapshot(0.2, "s1", SYMBOL, last_price=100.0, cumulative_volume=50.0, trade=-3)
+    later = 3 * 86_400
+    script.mark(Mark.ALIVE, "s1", 0, later)
+    script.update(later + 5.5, "s1", trade=later + 5, last_price=101.0, cumulative_volume=7.0)
+    script.mark(Mark.ALIVE, "s1", later, later + 100)
+    lake.append("raw.quotes", script.quotes)
+    lake.append("raw.coverage", script.coverage)
+    day = script.time(later).date()
+
+    build_day(lake, "BINANCE", day, studies=[])
+
+    (covered,) = lake.scan("market.bars_1s").collect()["covered_seconds"].to_list()
+    assert covered == 1.0
 
 
 def test_volume_of_bars_and_gaps_is_what_the_counter_gained(lake: Lakehouse) -> None:
