@@ -61,7 +61,7 @@ def supervise(
     ]
     failures = supervision.failures(state_dir, exchange, now)
     match supervision.decide(living, failures, now):
-        case supervision.Keep(status) if not status.lease_expired:
+        case supervision.Keep(status) if not supervision.is_due(status):
             return dg.SkipReason(summary(status))
         case supervision.Keep(status):
             predecessors = {status.run_id}

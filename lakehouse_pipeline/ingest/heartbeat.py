@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from lakehouse_pipeline import __version__
+
 
 class WorkerStatus(msgspec.Struct, kw_only=True):
     """One worker; ``at`` is when it said so."""
@@ -39,6 +41,7 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     feed_error: str = ""  # empty while all is well
     lake_error: str = ""
     lease_expired: bool = False  # it would like to be succeeded
+    version: str = __version__  # of the code it runs
     ended: str = ""  # how it ended; empty while it runs
 
 

@@ -144,14 +144,17 @@ class Recording:
             await asyncio.sleep(BEAT.total_seconds())
 
     async def _hand_over(self, receiver: Receiver, clock: Clock) -> None:
-        """Return when the lease has expired and a successor is recording, or too late for one."""
-        await asyncio.sleep(self._settings.ingest.lease.total_seconds())
-        log.info("lease_expired", exchange=self._status.exchange)
-        deadline = time.monotonic() + HAND_OVER_PATIENCE.total_seconds()
+        """Return when a successor is recording, or long after the lease without one.
+
+        Whoever starts a second worker (at the lease's end, or for a new version) wants it to stay.
+        """
+        lease = self._settings.ingest.lease + HAND_OVER_PATIENCE
+        deadline = time.monotonic() + lease.total_seconds()
         while time.monotonic() < deadline:
             if self._has_successor():
                 break
             await asyncio.sleep(BEAT.total_seconds())
+        log.info("handing_over", exchange=self._status.exchange)
         await clock.sleep(OVERLAP)
         receiver.ending = Ending.HANDED_OVER
 

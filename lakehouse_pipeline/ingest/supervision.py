@@ -16,6 +16,8 @@ import msgspec
 import psutil
 import structlog
 
+from lakehouse_pipeline import __version__
+
 from .heartbeat import WorkerStatus, heartbeat_folder, heartbeat_path
 
 log = structlog.get_logger()
@@ -98,6 +100,11 @@ def is_alive(status: WorkerStatus, now: datetime) -> bool:
     except psutil.NoSuchProcess:
         return False
     return abs(created - status.process_created) < 1
+
+
+def is_due(status: WorkerStatus) -> bool:
+    """Tell whether a living worker should be succeeded: its lease is over, or its code is old."""
+    return status.lease_expired or status.version != __version__
 
 
 def failures(state_dir: Path, exchange: str, now: datetime) -> list[Failure]:

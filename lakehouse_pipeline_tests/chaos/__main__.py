@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PROGRAMMES = ("lake",)
+PROGRAMMES = ("workers", "lake")
 
 sys.exit(
     max(

@@ -6,11 +6,14 @@ process is ``crashing_worker``; what its spool has acknowledged it writes to a l
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import dataclasses
 import json
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +21,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
+from rich.console import Console
+from rich.table import Table
 
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
@@ -228,3 +233,29 @@ async def programme(
                 group.create_task(kill_at_random(one, random.Random(seed + number), share))
         sent = [packet for packet in server.sent if "lp" in packet.values]
     return [judge(one, sent) for one in victims]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=201)
+    parser.add_argument("--seed", type=int, default=20_261_122)
+    arguments, _ = parser.parse_known_args()  # those of other programmes
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        verdicts = asyncio.run(programme(Path(folder), kills=arguments.kills, seed=arguments.seed))
+    table = Table(title=f"kill -9 of workers, seed {arguments.seed}")
+    names = [one.name for one in dataclasses.fields(Verdict)]
+    for name in names:
+        table.add_column(name, justify="left" if name == "exchange" else "right")
+    for verdict in verdicts:
+        table.add_row(*(str(getattr(verdict, name)) for name in names))
+    console = Console(width=120)
+    console.print(table)
+    good = all(verdict.is_good for verdict in verdicts)
+    minutes = (time.monotonic() - began) / 60
+    console.print(f"{'nothing lost' if good else 'LOSS'}, {minutes:.1f} minutes")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

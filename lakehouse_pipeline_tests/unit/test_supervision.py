@@ -19,6 +19,7 @@ from lakehouse_pipeline.ingest.supervision import (
     decide,
     failures,
     is_alive,
+    is_due,
     record_failure,
     workers,
 )
@@ -115,3 +116,9 @@ def test_a_worker_that_vanished_is_a_failure_and_is_buried_once(tmp_path: Path):
     assert len(before) == 2
     assert failures(tmp_path, "OKX", NOW) == before
     assert [left.writer_id for left in workers(tmp_path, "OKX")] == ["w3"]
+
+
+def test_a_worker_is_due_at_its_leases_end_or_when_its_code_is_old():
+    assert not is_due(status())
+    assert is_due(status(lease_expired=True))
+    assert is_due(status(version="0.0.1"))
