@@ -57,7 +57,13 @@ def run(folder: Path, feed: str) -> Callable[..., str]:
         result = subprocess.run(
             [*LAKEHOUSE, *arguments],
             cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), "LAKEHOUSE_FEED__URL": feed},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(folder),
+                "LAKEHOUSE_FEED__URL": feed,
+                "LAKEHOUSE_UI__PORT": "0",  # doctor must not find a neighbor's server
+                "LAKEHOUSE_GRPC__PORT": "0",
+            },
             capture_output=True,
             text=True,
             timeout=50,
