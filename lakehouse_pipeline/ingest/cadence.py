@@ -1,38 +1,43 @@
 """How often one symbol speaks, learnt from itself, and when its silence is out of character.
 
-A fixed limit alarms on every quiet pair and misses a frozen busy one. Trades come in bursts, so
-the limit is far out: twenty mean intervals, three times the longest silence seen lately, and never
-less than a minute.
+A fixed limit alarms on every quiet pair and misses a frozen busy one. Trades come in bursts: the
+mean interval says little of how long a market may pause. So the pauses are learnt by themselves,
+and as long ones are about exponential, one of fourteen mean lengths comes once in a million.
 """
 
 from __future__ import annotations
 
-MINUTE = 60_000_000  # µs
-ENOUGH = 20  # intervals before there is a habit to speak of
-SETTLED = 256  # intervals after which the mean moves at a fixed pace
-MEMORY = 1 / SETTLED  # weight of the newest interval; older silences fade at the same pace
-FADING = 1 - MEMORY
+SECOND = 1_000_000  # µs
+MINUTE = 60 * SECOND
+ENOUGH = 20  # intervals, and
+SEASONED = 5 * MINUTE  # of watching, before there is a habit to speak of
+PAUSE = 10 * SECOND  # an interval longer than this is a pause
+SETTLED = 256  # intervals after which a mean moves at a fixed pace
 
 
 class Cadence:
     """The intervals between the moments at which one symbol spoke, in microseconds."""
 
-    __slots__ = ("_count", "_longest", "_mean")
+    __slots__ = ("_age", "_count", "_mean", "_pause", "_pauses")
 
     def __init__(self) -> None:
+        self._age = 0
         self._count = 0
         self._mean = 0.0
-        self._longest = 0.0
+        self._pauses = 0
+        self._pause = 0.0
 
     def learn(self, interval: int) -> None:
         """Take in the time between two moments."""
-        self._count = count = self._count + 1
-        self._mean += (interval - self._mean) * (MEMORY if count > SETTLED else 1 / count)
-        faded = self._longest * FADING
-        self._longest = max(interval, faded)
+        self._age += interval
+        self._count += 1
+        self._mean += (interval - self._mean) / min(self._count, SETTLED)
+        if interval > PAUSE:
+            self._pauses += 1
+            self._pause += (interval - self._pause) / min(self._pauses, SETTLED)
 
     def exceeded(self, silence: int) -> bool:
         """Tell whether *silence* is longer than this symbol would keep by itself."""
-        if self._count < ENOUGH:
+        if self._count < ENOUGH or self._age < SEASONED:
             return False
-        return silence > max(MINUTE, 20 * self._mean, 3 * self._longest)
+        return silence > max(20 * self._mean, MINUTE + 14 * self._pause)

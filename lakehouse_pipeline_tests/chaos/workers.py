@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import logging
 import random
 import signal
 import sys
@@ -36,6 +37,7 @@ from lakehouse_pipeline.settings import (
     IngestSettings,
     Settings,
 )
+from lakehouse_pipeline.telemetry import configure_logging
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
 EXCHANGES = ("BINANCE", "OKX", "BYBIT")
@@ -240,6 +242,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=201)
     parser.add_argument("--seed", type=int, default=20_261_122)
     arguments, _ = parser.parse_known_args()  # those of other programmes
+    configure_logging(logging.WARNING)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         verdicts = asyncio.run(programme(Path(folder), kills=arguments.kills, seed=arguments.seed))

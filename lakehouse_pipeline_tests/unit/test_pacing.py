@@ -80,7 +80,7 @@ def test_a_habit_is_not_assumed_before_it_is_learnt():
 
 def test_a_busy_symbol_is_missed_after_a_minute_and_a_quiet_one_much_later():
     busy, quiet = Cadence(), Cadence()
-    for _ in range(200):
+    for _ in range(400):
         busy.learn(SECOND)
         quiet.learn(90 * SECOND)
 

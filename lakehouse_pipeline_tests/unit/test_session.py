@@ -250,24 +250,24 @@ def test_unsubscribing_ends_coverage_and_late_packets_are_refused():
 
 def test_a_symbol_silent_beyond_its_habit_is_stalled_once_and_then_restored():
     session = restored(BTC, "BINANCE:ETHUSDT")
-    for second in range(1, 60):
+    for second in range(1, 360):
         for name in (BTC, "BINANCE:ETHUSDT"):
             session.receive([update({"lp_time": START + second}, name)], NOW + second * SECOND)
-    frozen_since = 59 * SECOND
-    for second in range(60, 125):
+    frozen_since = 359 * SECOND
+    for second in range(360, 425):
         session.receive(
             [update({"lp_time": START + second}, "BINANCE:ETHUSDT")], NOW + second * SECOND
         )
 
     names, entries = session.stalled()
     again, _ = session.stalled()
-    back = session.receive([update(FULL), QuoteCompleted("qs", BTC)], NOW + 130 * SECOND)
+    back = session.receive([update(FULL), QuoteCompleted("qs", BTC)], NOW + 430 * SECOND)
 
     assert names == [BTC]
-    assert marks(entries) == [("stalled", BTC, frozen_since, 124 * SECOND, None)]
+    assert marks(entries) == [("stalled", BTC, frozen_since, 424 * SECOND, None)]
     assert again == []
     assert [row["kind"] for row in quotes(back)] == ["restore"]
-    assert ("subscribed", BTC, 130 * SECOND, 130 * SECOND, None) in marks(back)
+    assert ("subscribed", BTC, 430 * SECOND, 430 * SECOND, None) in marks(back)
 
 
 def test_a_quiet_symbol_is_not_stalled_by_its_usual_silence():

@@ -119,11 +119,11 @@ def test_a_half_open_connection_is_noticed_and_replaced(
 def test_a_frozen_symbol_is_marked_stalled_without_a_reconnect(
     tmp_path: Path, market, make_settings, run, eventually
 ):
-    frozen = faults.Frozen(symbols=[ETH], at=seconds(90))
+    frozen = faults.Frozen(symbols=[ETH], at=seconds(440))
 
     async def scenario():
-        async with FeedServer(market, speed=SPEED, faults=[frozen]) as server:
-            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=SPEED)
+        async with FeedServer(market, speed=2 * SPEED, faults=[frozen]) as server:
+            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=2 * SPEED)
             async with run(settings) as worker:
                 await eventually(
                     lambda: not worker.table("raw.coverage").filter(kind="stalled").is_empty(),

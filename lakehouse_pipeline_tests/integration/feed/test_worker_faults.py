@@ -210,12 +210,12 @@ def test_an_outage_appears_once_with_its_cause_and_its_bounds(play, fault, endin
 
 
 def test_heartbeats_without_data_are_stalled_symbols_and_no_reconnect(play):
-    quiet = faults.NoData(at=seconds(60))
+    quiet = faults.NoData(at=seconds(440))
 
     played = play(
         [quiet],
         lambda worker: worker.table("raw.coverage").filter(kind="stalled")["symbol"].n_unique() > 1,
-        speed=20.0,
+        speed=40.0,
     )
 
     assert ends(played.coverage) == ["stopped"]
