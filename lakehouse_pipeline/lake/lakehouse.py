@@ -20,7 +20,7 @@ from lakehouse_pipeline.errors import CommitConflict, UsageError
 from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.settings import Settings
 
-from .catalog import load_table, open_catalog, prepare_tables, typed_errors
+from .catalog import load_table, metadata_location, open_catalog, prepare_tables, typed_errors
 from .commit import (
     Commit,
     Guard,
@@ -55,6 +55,7 @@ class Lakehouse:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._planner = Planner()
+        self._loaded: dict[str, Table] = {}  # as last read; good while the catalog names the same
         self.storage = storage_options(catalog.properties)
 
     @classmethod
@@ -117,14 +118,18 @@ class Lakehouse:
         """
         spec = _spec(table)
         selection = Selection(exchange, window, None if symbols is None else tuple(symbols))
-        files = [
-            file.path
-            for file in self.live_files(table, selection, snapshot=snapshot)
-            if after_sequence is None or file.sequence > after_sequence
-        ]
-        rows = scan_files(files, spec, storage=self.storage)
-        if selection != EVERYTHING:
+        whole: list[str] = []
+        part: list[str] = []
+        for file in self.live_files(table, selection, snapshot=snapshot):
+            if after_sequence is None or file.sequence > after_sequence:
+                # Rows that are all selected need no look: a sealed day reads as fast as its file.
+                (whole if file.lies_within(selection) else part).append(file.path)
+        rows = scan_files(part, spec, storage=self.storage)
+        if part:
             rows = rows.filter(selection.rows(spec.time_column))
+        if whole:
+            every = scan_files(whole, spec, storage=self.storage)
+            rows = pl.concat([every, rows]) if part else every
         return rows if columns is None else rows.select(columns)
 
     def head(self, table: str) -> int:
@@ -318,7 +323,7 @@ class Lakehouse:
         removed: list[DataFileInfo] = []
         survivors: list[NewFile] = []
         for file in self.plan(table, head, slice_.selection):
-            if file.lies_within(slice_):
+            if file.lies_within(slice_.selection):
                 removed.append(file)
                 continue
             rest = scan_files([file.path], spec, storage=self.storage).filter(outside).collect()
@@ -346,7 +351,14 @@ class Lakehouse:
         """Return the table as it is now."""
         _spec(table)
         with typed_errors(f"loading {table}"):
-            return load_table(self.catalog, table)
+            location = metadata_location(self.catalog, table)
+            known = self._loaded.get(table)
+            if known is None or known.metadata_location != location:
+                known = self._loaded[table] = load_table(self.catalog, table)
+            # A new object each time: a commit updates the one it is given.
+            return Table(
+                known.name(), known.metadata, known.metadata_location, known.io, self.catalog
+            )
 
     def plan(
         self, table: Table, snapshot: Snapshot | None, selection: Selection = EVERYTHING

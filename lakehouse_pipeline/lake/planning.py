@@ -7,35 +7,30 @@ maintenance (which spec a file has). Reading rows out of the files belongs to ``
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from pyiceberg.conversions import from_bytes
-from pyiceberg.expressions import (
-    AlwaysTrue,
-    And,
-    BooleanExpression,
-    EqualTo,
-    GreaterThanOrEqual,
-    In,
-    LessThan,
-)
-from pyiceberg.expressions.visitors import inclusive_projection, manifest_evaluator
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestEntry, ManifestFile
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.transforms import DayTransform, HourTransform
+
+from lakehouse_pipeline.market.windows import DAY, HOUR
 
 from .damage import decoding
-from .slices import Selection, Slice
+from .slices import Selection
 from .tables import HOT, TableSpec
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MANIFESTS_REMEMBERED = 512
+LISTS_REMEMBERED, MANIFESTS_REMEMBERED = 64, 512
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +65,61 @@ class DataFileInfo:
             )
         )
 
-    def lies_within(self, slice_: Slice) -> bool:
-        """Tell whether every row of this file is known to be in *slice_*."""
-        if self.exchanges != (slice_.exchange, slice_.exchange) or self.times is None:
+    def lies_within(self, selection: Selection) -> bool:
+        """Tell whether every row of this file is known to be selected."""
+        exchange, window, symbols = selection.exchange, selection.window, selection.symbols
+        if exchange is not None and self.exchanges != (exchange, exchange):
             return False
-        if slice_.symbols is not None and (
+        if symbols is not None and (
             self.symbols is None
             or self.symbols[0] != self.symbols[1]
-            or self.symbols[0] not in slice_.symbols
+            or self.symbols[0] not in symbols
         ):
             return False
-        return slice_.window.start <= self.times[0] and self.times[1] < slice_.window.end
+        return window is None or (
+            self.times is not None
+            and window.start <= self.times[0]
+            and self.times[1] < window.end
+        )
 
 
 def _between(bounds: tuple[str, str] | None, value: str) -> bool:
     return bounds is None or bounds[0] <= value <= bounds[1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """A manifest and which partitions its files lie in."""
+
+    file: ManifestFile
+    ranges: tuple[tuple[str, Any, Any], ...]  # selection's condition, inclusive bounds
+
+    def may_hold(self, selection: Selection) -> bool:
+        """Tell whether a file of this manifest can hold a row that is selected."""
+        return all(_meets(selection, *each) for each in self.ranges)
+
+
+def _meets(selection: Selection, condition: str, low: Any, high: Any) -> bool:
+    """Tell whether a partition in [low, high] can hold selected rows; Any as partitions are."""
+    if condition == "exchange":
+        return selection.exchange is None or low <= selection.exchange <= high
+    if condition == "symbol":
+        return selection.symbols is None or any(low <= name <= high for name in selection.symbols)
+    step = DAY if condition == "day" else HOUR
+    window = selection.window
+    return window is None or (
+        EPOCH + low * step < window.end and EPOCH + (high + 1) * step > window.start
+    )
+
+
 class Planner:
-    """Lists live files, remembering manifests it has read: they never change.
+    """Lists live files, remembering the lists and manifests it has read: they never change.
 
     One planner serves all threads of a process; a manifest read twice at once is only read twice.
     """
 
     def __init__(self) -> None:
+        self._lists: dict[str, tuple[_Manifest, ...]] = {}
         self._manifests: dict[str, tuple[DataFileInfo, ...]] = {}
 
     def live_files(
@@ -107,61 +133,75 @@ class Planner:
         """Return the data files of *snapshot* that may hold rows of *selection*."""
         if snapshot is None:
             return []
-        worth_reading = _manifest_filter(spec, metadata, selection)
+        manifests = self._lists.get(snapshot.manifest_list)
+        if manifests is None:
+            manifests = _read_list(snapshot, spec, metadata, io)
+            _remember(self._lists, snapshot.manifest_list, manifests, LISTS_REMEMBERED)
         files = []
-        with decoding(f"Manifest list {snapshot.manifest_list}"):
-            manifests = snapshot.manifests(io)
         for manifest in manifests:
-            known = self._manifests.get(manifest.manifest_path)
-            if known is None and worth_reading(manifest):
-                known = self._read(manifest, spec, metadata.schema(), io)
-            files += [file for file in known or () if file.may_hold(selection)]
-        return files
-
-    def _read(
-        self, manifest: ManifestFile, spec: TableSpec, schema: Schema, io: FileIO
-    ) -> tuple[DataFileInfo, ...]:
-        with decoding(f"Manifest {manifest.manifest_path}"):
-            entries = manifest.fetch_manifest_entry(io)
-        files = tuple(_describe(entry, spec, schema) for entry in entries)
-        self._manifests[manifest.manifest_path] = files
-        while len(self._manifests) > MANIFESTS_REMEMBERED:
-            self._manifests.pop(next(iter(self._manifests)), None)
+            if not manifest.may_hold(selection):
+                continue
+            path = manifest.file.manifest_path
+            known = self._manifests.get(path)
+            if known is None:
+                known = _read_manifest(manifest.file, spec, metadata.schema(), io)
+                _remember(self._manifests, path, known, MANIFESTS_REMEMBERED)
+            files += [file for file in known if file.may_hold(selection)]
         return files
 
 
-def _manifest_filter(
-    spec: TableSpec, metadata: TableMetadata, selection: Selection
-) -> Callable[[ManifestFile], bool]:
-    """Return a test by the partitions a manifest covers; reading one takes 0.1 ms a file."""
-    schema, specs = metadata.schema(), metadata.specs()
-    condition = _to_iceberg(spec, selection)
-
-    @functools.cache
-    def by_spec(spec_id: int) -> Callable[[ManifestFile], bool]:
-        partitions = inclusive_projection(schema, specs[spec_id])(condition)
-        return manifest_evaluator(specs[spec_id], schema, partitions)
-
-    def worth_reading(manifest: ManifestFile) -> bool:
-        holds_files = manifest.has_added_files() or manifest.has_existing_files()
-        return holds_files and by_spec(manifest.partition_spec_id)(manifest)
-
-    return worth_reading
+def _remember(memory: MutableMapping[str, Value], key: str, value: Value, limit: int) -> None:
+    memory[key] = value
+    while len(memory) > limit:
+        memory.pop(next(iter(memory)), None)
 
 
-def _to_iceberg(spec: TableSpec, selection: Selection) -> BooleanExpression:
-    # Any: mypy's pydantic plugin takes the predicates' fields for their constructors' arguments.
-    equal, among, at_least, below = cast("Any", (EqualTo, In, GreaterThanOrEqual, LessThan))
-    conditions: list[BooleanExpression] = [AlwaysTrue()]
-    if selection.exchange is not None:
-        conditions.append(equal("exchange", selection.exchange))
-    if selection.symbols is not None:
-        conditions.append(among("symbol", selection.symbols))
-    if selection.window is not None:
-        start, end = selection.window.start, selection.window.end
-        conditions.append(at_least(spec.time_column, start.isoformat()))
-        conditions.append(below(spec.time_column, end.isoformat()))
-    return functools.reduce(And, conditions)
+def _read_list(
+    snapshot: Snapshot, spec: TableSpec, metadata: TableMetadata, io: FileIO
+) -> tuple[_Manifest, ...]:
+    with decoding(f"Manifest list {snapshot.manifest_list}"):
+        manifests = [
+            manifest
+            for manifest in snapshot.manifests(io)
+            if manifest.has_added_files() or manifest.has_existing_files()
+        ]
+        specs, schema = metadata.specs(), metadata.schema()
+        return tuple(
+            _Manifest(
+                manifest, tuple(_ranges(manifest, specs[manifest.partition_spec_id], spec, schema))
+            )
+            for manifest in manifests
+        )
+
+
+def _ranges(
+    manifest: ManifestFile, partitioning: PartitionSpec, spec: TableSpec, schema: Schema
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what the manifest says of its files' partitions, where a selection can ask for it."""
+    kinds = partitioning.partition_type(schema).fields
+    for field, kind, summary in zip(
+        partitioning.fields, kinds, manifest.partitions or (), strict=False
+    ):
+        column = schema.find_column_name(field.source_id)
+        if summary.lower_bound is None or summary.upper_bound is None:
+            continue
+        primitive: Any = kind.field_type  # partitions are of primitive types
+        low = from_bytes(primitive, summary.lower_bound)
+        high = from_bytes(primitive, summary.upper_bound)
+        if column in ("exchange", "symbol"):
+            yield column, low, high
+        elif column == spec.time_column and isinstance(field.transform, DayTransform):
+            yield "day", low, high
+        elif column == spec.time_column and isinstance(field.transform, HourTransform):
+            yield "hour", low, high
+
+
+def _read_manifest(
+    manifest: ManifestFile, spec: TableSpec, schema: Schema, io: FileIO
+) -> tuple[DataFileInfo, ...]:
+    with decoding(f"Manifest {manifest.manifest_path}"):
+        entries = manifest.fetch_manifest_entry(io)
+    return tuple(_describe(entry, spec, schema) for entry in entries)
 
 
 def _describe(entry: ManifestEntry, spec: TableSpec, schema: Schema) -> DataFileInfo:

@@ -9,6 +9,7 @@ import pytest
 
 from lakehouse_pipeline.errors import StateDirectoryError, TableDamaged
 from lakehouse_pipeline.lake import Lakehouse
+from lakehouse_pipeline.settings import Settings
 
 Frames = Callable[..., pl.DataFrame]
 
@@ -54,11 +55,16 @@ def test_storage_that_cannot_be_written_is_named_with_the_mend(
     assert lake.head("market.bars_1m") == 0
 
 
-def test_a_lost_metadata_file_is_told_from_a_lost_catalog(lake: Lakehouse, bars: Frames) -> None:
+def test_a_lost_metadata_file_is_told_from_a_lost_catalog(
+    lake: Lakehouse, settings: Settings, bars: Frames
+) -> None:
     lake.append("market.bars_1m", bars())
     Path(lake.load("market.bars_1m").metadata_location).unlink()
 
-    with pytest.raises(TableDamaged, match=r"loading market\.bars_1m") as raised:
-        lake.scan("market.bars_1m")
+    with (
+        Lakehouse.inspect(settings) as other,
+        pytest.raises(TableDamaged, match=r"loading market\.bars_1m") as raised,
+    ):
+        other.scan("market.bars_1m")
 
     assert "\n" not in str(raised.value)

@@ -1,0 +1,77 @@
+"""Which files a reader touches, over many days, both specs and in a process that reads anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from lakehouse_pipeline.lake import Lakehouse, Slice
+from lakehouse_pipeline.lake.slices import Selection
+from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
+from lakehouse_pipeline.settings import Settings
+
+TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
+TABLE = "market.bars_1m"
+SYMBOL = "BINANCE:BTCUSDT"
+Frames = Callable[..., pl.DataFrame]
+
+
+@pytest.fixture
+def year(lake: Lakehouse, bars: Frames) -> Lakehouse:
+    """365 days of two symbols, sealed, one file each."""
+    start = TEN - 200 * DAY
+    frame = pl.concat(bars(start + day * DAY, minutes=2) for day in range(365))
+    whole = TimeWindow(start.replace(hour=0), start.replace(hour=0) + 365 * DAY)
+    lake.overwrite(TABLE, frame, slice=Slice("BINANCE", whole))
+    assert lake.files(TABLE).height == 2 * 365
+    return lake
+
+
+@pytest.mark.usefixtures("year")
+@pytest.mark.parametrize("days", [-200, -1, 0, 164])
+def test_one_symbol_and_hour_of_a_year_touches_one_file(settings: Settings, days: int) -> None:
+    at = TEN + days * DAY
+    with Lakehouse.open(settings) as anew:
+        window = TimeWindow(at, at + HOUR)
+        files = anew.live_files(TABLE, Selection(window=window, symbols=(SYMBOL,)))
+        rows = anew.scan(TABLE, window=window, symbols=[SYMBOL]).collect()
+
+    assert len(files) == 1
+    assert rows["open_time"].to_list() == [at, at + MINUTE]
+
+
+@pytest.mark.parametrize("whole_days", [False, True])
+def test_what_is_pruned_holds_nothing_that_is_asked_for(
+    lake: Lakehouse, bars: Frames, *, whole_days: bool
+) -> None:
+    midnight = TEN.replace(hour=0)
+    for hours in (-25, -1, 0, 23, 24):
+        lake.append(TABLE, bars(midnight + hours * HOUR, minutes=60))
+    everything = lake.scan(TABLE).collect()
+    if whole_days:
+        days = TimeWindow(midnight - 2 * DAY, midnight + 2 * DAY)
+        lake.overwrite(TABLE, everything, slice=Slice("BINANCE", days))
+    edges = [midnight + hours * HOUR for hours in (-25, -24.5, -1, -1 / 60, 0, 0.5, 1, 23.5, 24)]
+
+    for start in edges:
+        for length in (timedelta(microseconds=1), 30 * MINUTE, HOUR, DAY):
+            window = TimeWindow(start, start + length)
+            inside = pl.col("open_time").is_between(window.start, window.end, closed="left")
+            found = lake.scan(TABLE, window=window, symbols=[SYMBOL]).collect()
+            wanted = everything.filter(inside, symbol=SYMBOL)
+            assert_frame_equal(found, wanted, check_row_order=False)
+
+
+def test_a_commit_is_seen_by_those_who_have_read_before(
+    lake: Lakehouse, settings: Settings, bars: Frames
+) -> None:
+    with Lakehouse.open(settings) as reader:
+        before = reader.scan(TABLE).collect().height
+        lake.append(TABLE, bars())
+        after = reader.scan(TABLE).collect().height
+
+    assert (before, after) == (0, 2)
