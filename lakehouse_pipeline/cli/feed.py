@@ -82,10 +82,10 @@ def record(
     """Record the feed's raw websocket messages."""
     import asyncio
     import signal
-    from datetime import UTC, datetime
 
     from lakehouse_pipeline.errors import UsageError
     from lakehouse_pipeline.feedserver.recorder import record as copy_messages
+    from lakehouse_pipeline.ingest.clock import make_clock
     from lakehouse_pipeline.settings import load_settings
 
     settings = load_settings()
@@ -94,13 +94,15 @@ def record(
     names = settings.symbols(exchange) if exchange else (symbols or "").split(",")
 
     async def until_stopped() -> None:
-        stop = asyncio.Event()
+        stop, clock = asyncio.Event(), make_clock(settings.clock)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         if seconds is not None:
             loop.call_later(seconds, stop.set)
-        await copy_messages(settings.feed, names, out, stop=stop, now=lambda: datetime.now(UTC))
+        await copy_messages(
+            settings.feed, names, out, stop=stop, now=clock.now, greeted=clock.anchor
+        )
 
     asyncio.run(until_stopped())
     typer.echo(f"{out}: {out.stat().st_size} bytes")

@@ -7,13 +7,18 @@ standard output holds nothing else.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 import polars as pl
+from rich import box
 from rich.console import Console
 from rich.table import Table
+
+PROSE = {"evidence"}  # columns whose text may wrap
+MAX_WIDTH = 160
 
 
 class Format(StrEnum):
@@ -23,8 +28,10 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-def write(frame: pl.DataFrame, form: Format, *, title: str = "") -> None:
-    """Write *frame* to standard output in *form*."""
+def write(
+    frame: pl.DataFrame, form: Format, *, title: str = "", hidden: Collection[str] = ()
+) -> None:
+    """Write *frame* to standard output in *form*; people are spared the *hidden* columns."""
     if form is Format.csv:
         sys.stdout.write(iso_times(frame).write_csv())
     elif form is Format.json:
@@ -33,7 +40,7 @@ def write(frame: pl.DataFrame, form: Format, *, title: str = "") -> None:
     elif form is Format.parquet:
         frame.write_parquet(sys.stdout.buffer)
     else:
-        _write_table(frame, title)
+        _write_table(frame.drop(hidden, strict=False), title)
 
 
 def iso_times(frame: pl.DataFrame) -> pl.DataFrame:
@@ -46,15 +53,18 @@ def iso_times(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _write_table(frame: pl.DataFrame, title: str) -> None:
-    table = Table(title=title or None, title_justify="left", pad_edge=False)
-    shown = [name for name in frame.columns if frame[name].null_count() < max(frame.height, 1)]
+    if frame.is_empty():
+        print(f"{title}: nothing yet.")  # noqa: T201  # the command's own voice
+        return
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = [name for name in frame.columns if frame[name].null_count() < frame.height]
     for name in shown:
         numeric = frame.schema[name].is_numeric()
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=name not in PROSE)
     for row in frame.select(shown).iter_rows():
         table.add_row(*(_cell(value) for value in row))
-    console = Console()
-    console.print(table if frame.height else f"{title}: nothing yet.".removeprefix(": "))
+    # A figure cut to the terminal's width says nothing; a line that wraps still does.
+    Console(width=MAX_WIDTH).print(table)
 
 
 def _cell(value: object) -> str:

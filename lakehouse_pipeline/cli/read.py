@@ -22,6 +22,16 @@ Carry = Annotated[
 Form = Annotated[Format, typer.Option("--format", help="stdout holds nothing else")]
 
 
+# What a person reads first; machine formats have every column.
+DETAIL_OF_BARS = (
+    *("exchange", "symbol", "prev_close", "counter_start", "counter_end", "bid", "ask", "spread"),
+    *("price_updates", "volume_updates", "time_updates", "quote_updates", "late_updates"),
+    *("stretch", "flags", "state", "covered_seconds", "observed_seconds", "volume_basis"),
+    *("price_deviation", "volume_deviation"),
+)
+DETAIL_OF_GAPS = ("gap_id", "exchange", "counter_before", "counter_after")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to *app*."""
     app.command()(bars)
@@ -70,7 +80,7 @@ def bars(
         )
     else:
         frame = views.read_bars(lake, name, step=step, window=window)
-    write(frame, form, title=f"{name} {interval}")
+    write(frame, form, title=f"{name} {interval}", hidden=DETAIL_OF_BARS)
 
 
 def chart(
@@ -119,7 +129,12 @@ def gaps(
     lake = open_to_read()
     names = [views.resolve_symbol(symbol, views.recorded_symbols(lake))] if symbol else None
     window = window_between(start, end, last=None, newest=None)
-    write(views.read_gaps(lake, symbols=names, window=window), form, title="gaps")
+    write(
+        views.read_gaps(lake, symbols=names, window=window),
+        form,
+        title="gaps",
+        hidden=DETAIL_OF_GAPS,
+    )
 
 
 def tables(form: Form = Format.table) -> None:

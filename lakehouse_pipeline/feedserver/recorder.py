@@ -37,10 +37,12 @@ async def record(
     *,
     stop: asyncio.Event,
     now: Callable[[], datetime],
+    greeted: Callable[[datetime], None] = lambda _: None,
 ) -> None:
     """Append what *feed* says of *symbols* (full names) to *out* until *stop* is set.
 
-    A broken connection is opened again after the feed's ``connect_interval``.
+    *greeted* is told the feed's own time at each greeting, before *now* is asked. A broken
+    connection is opened again after the feed's ``connect_interval``.
 
     Raises:
         AuthError, Banned: the feed refused us for good.
@@ -51,7 +53,7 @@ async def record(
     except OSError as error:
         raise InputFileError(f"{out} cannot be written: {error.strerror}.") from error
     with file:
-        recording = asyncio.create_task(_record(feed, symbols, file, now))
+        recording = asyncio.create_task(_record(feed, symbols, file, now, greeted))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({recording, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -61,12 +63,18 @@ async def record(
 
 
 async def _record(
-    feed: FeedSettings, symbols: Sequence[str], file: BinaryIO, now: Callable[[], datetime]
+    feed: FeedSettings,
+    symbols: Sequence[str],
+    file: BinaryIO,
+    now: Callable[[], datetime],
+    greeted: Callable[[datetime], None],
 ) -> None:
     while True:
         session = uuid.uuid4().hex
         try:
             async with connect(feed, now=now) as connection:
+                if connection.hello.server_time is not None:
+                    greeted(connection.hello.server_time)
                 _write(file, RecordedLine(to_us(now()), session, event="opened"))
                 try:
                     await _copy(connection, feed, symbols, session, file)

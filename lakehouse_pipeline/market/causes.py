@@ -14,12 +14,15 @@ from enum import StrEnum
 import polars as pl
 
 from lakehouse_pipeline.market.coverage import (
+    LATENESS,
     Ending,
     Mark,
     session_windows,
     subscriptions,
 )
 from lakehouse_pipeline.market.windows import TimeWindow, intersect
+
+_INSTANT = timedelta(microseconds=1)
 
 
 class Cause(StrEnum):
@@ -103,6 +106,10 @@ class Testimony:
             if concerns and start < hole.end and max(end, start) >= hole.start:
                 text = f"session {session[:8]} {kind} at {_clock(start)}: {reason or 'no reason'}"
                 return _OF_MARK[Mark(kind)], text
+        open_session = self._session_around(symbol, hole)
+        if open_session is not None:
+            text = f"session {open_session.name[:8]} was open and received no frame"
+            return Cause.FEED_GAP, text
         before = self._last_session(symbol, hole)
         if before is None:
             return Cause.WORKER_DOWN, "no session recorded before it"
@@ -116,6 +123,17 @@ class Testimony:
             return Cause.SUBSCRIPTION_LOST, f"{text}, alive for {silent} without the symbol"
         cause = Cause.FEED_GAP if before.reason in _OUTLIVED else Cause.WORKER_DOWN
         return cause, text
+
+    def _session_around(self, symbol: str, hole: TimeWindow) -> Session | None:
+        """Return a session of the symbol that went on after the hole and had no frame in it."""
+        names = self.subscribed[symbol]
+        # A hole begins its lateness before the last frame, and that stretch was alive.
+        silent = TimeWindow(min(hole.start + LATENESS, hole.end - _INSTANT), hole.end)
+        for session in self.sessions:
+            around = session.first <= hole.start and session.last >= hole.end
+            if session.name in names and around and self._alive(session, silent) <= _INSTANT:
+                return session
+        return None
 
     def _last_session(self, symbol: str, hole: TimeWindow) -> Session | None:
         """Return the symbol's session that had begun before the hole and ended last."""

@@ -97,6 +97,22 @@ def test_before_the_first_data_and_after_unsubscribing_nothing_is_missed():
     assert ledger(script).is_empty()
 
 
+def test_a_stall_of_a_session_that_lives_on_is_the_feeds():
+    script = (
+        Script()
+        .session("first", alive=(0, 20))
+        .snapshot(0.5, "first", last_price=1.0, cumulative_volume=10.0, trade=-9)
+    )
+    script.mark(Mark.ALIVE, "first", 40, 100)
+    script.trade(40.5, 1.5, 14.0, session="first")
+
+    gap = ledger(script).row(0, named=True)
+
+    assert gap["cause"] == Cause.FEED_GAP
+    assert "was open and received no frame" in gap["evidence"]
+    assert gap["missed_volume"] == 4.0
+
+
 def test_a_quiet_symbol_on_a_living_session_has_no_gap():
     script = Script().session("s1", alive=(0, 100))
     script.snapshot(0.5, last_price=1.0, cumulative_volume=10.0, trade=-9000)
