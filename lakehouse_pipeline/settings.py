@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import SettingsError
@@ -34,6 +42,12 @@ def _ticker(name: str) -> str:
     return name
 
 
+def _none_if_empty(secret: Any) -> Any:  # Any: whatever a source holds, checked afterwards
+    """An environment variable that is set to nothing is no secret."""
+    return None if secret == "" else secret
+
+
+Secret = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Ticker = Annotated[str, AfterValidator(_ticker)]
 Positive = Annotated[timedelta, Field(gt=timedelta(0))]
@@ -50,9 +64,9 @@ class FeedSettings(_Section):
     http_url: str = "https://pine-facade.tradingview.com"
     origin: str = "https://www.tradingview.com"
     user_agent: str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"
-    token: SecretStr | None = None  # a JWT; anonymous without
-    sessionid: SecretStr | None = None  # cookies to exchange for a JWT
-    sessionid_sign: SecretStr | None = None
+    token: Secret = None  # a JWT; anonymous without
+    sessionid: Secret = None  # cookies to exchange for a JWT
+    sessionid_sign: Secret = None
     connect_timeout: Positive = timedelta(seconds=15)
     silence_timeout: Positive = timedelta(seconds=22)  # no frame at all: the socket is dead
     connect_interval: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(

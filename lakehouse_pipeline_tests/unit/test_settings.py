@@ -1,0 +1,70 @@
+"""Which source wins, and what is no value."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from lakehouse_pipeline.errors import SettingsError
+from lakehouse_pipeline.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exchanges.yaml").write_text(
+        "feed: {url: ws://yaml, http_url: http://yaml}\n"
+        "exchanges: {OKX: {symbols: [BTCUSDT, BTCUSDT.P]}}\n"
+    )
+
+
+def test_arguments_win_over_environment_over_dotenv_over_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / ".env").write_text(
+        "LAKEHOUSE_FEED__URL=ws://dotenv\nLAKEHOUSE_UI__PORT=1\nLAKEHOUSE_GRPC__PORT=1\n"
+    )
+    monkeypatch.setenv("LAKEHOUSE_UI__PORT", "2")
+    monkeypatch.setenv("LAKEHOUSE_GRPC__PORT", "2")
+
+    settings = load_settings(grpc={"port": 3})
+
+    assert settings.feed.http_url == "http://yaml"
+    assert settings.feed.url == "ws://dotenv"
+    assert (settings.ui.port, settings.grpc.port) == (2, 3)
+
+
+def test_a_secret_set_to_nothing_is_none(monkeypatch: pytest.MonkeyPatch):
+    """The stack hands every setting on by environment; an empty token is not a token."""
+    monkeypatch.setenv("LAKEHOUSE_FEED__TOKEN", "")
+
+    assert load_settings().feed.token is None
+
+
+def test_symbols_are_full_names():
+    assert load_settings().symbols("OKX") == ["OKX:BTCUSDT", "OKX:BTCUSDT.P"]
+
+
+def test_an_unknown_exchange_names_the_known_ones():
+    with pytest.raises(SettingsError, match=r"'BYBIT' is not in .*Known: OKX"):
+        load_settings().symbols("BYBIT")
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LAKEHOUSE_FEED__TOKEN", "hunter2")
+
+    settings = load_settings()
+
+    assert "hunter2" not in repr(settings) + str(settings.model_dump())
+
+
+def test_durations_are_read_as_seconds_or_iso(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LAKEHOUSE_INGEST__COMMIT_INTERVAL", "2.5")
+    monkeypatch.setenv("LAKEHOUSE_INGEST__LEASE", "PT1H")
+
+    ingest = load_settings().ingest
+
+    assert ingest.commit_interval == timedelta(seconds=2.5)
+    assert ingest.lease == timedelta(hours=1)
