@@ -47,10 +47,18 @@ def _none_if_empty(secret: Any) -> Any:  # Any: whatever a source holds, checked
     return None if secret == "" else secret
 
 
+def _seconds(length: Any) -> Any:  # Any: as above
+    """A plain number is seconds, also as text; anything else is left to ISO 8601."""
+    try:
+        return timedelta(seconds=float(length)) if isinstance(length, str) else length
+    except ValueError:
+        return length
+
+
 Secret = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Ticker = Annotated[str, AfterValidator(_ticker)]
-Positive = Annotated[timedelta, Field(gt=timedelta(0))]
+Positive = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
 
 
 class _Section(BaseModel):
@@ -69,8 +77,8 @@ class FeedSettings(_Section):
     sessionid_sign: Secret = None
     connect_timeout: Positive = timedelta(seconds=15)
     silence_timeout: Positive = timedelta(seconds=22)  # no frame at all: the socket is dead
-    connect_interval: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(
-        seconds=5
+    connect_interval: Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0))] = (
+        timedelta(seconds=5)
     )  # at most one connect per host in this time, over all processes
     backoff_max: Positive = timedelta(seconds=60)
     refused_pause: Positive = timedelta(minutes=5)  # after HTTP 403 or 429
@@ -110,7 +118,9 @@ class HistorySettings(_Section):
     """Official bars from chart history: how far back, and how gently."""
 
     reach: Positive = timedelta(minutes=5_000)  # minutes an anonymous client is sure to get
-    pace: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(seconds=2.5)  # between requests
+    pace: Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0))] = timedelta(
+        seconds=2.5
+    )  # between requests
     answer_timeout: Positive = timedelta(
         seconds=60
     )  # for one symbol; chart links are known to hang
