@@ -12,10 +12,15 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import ParquetFormatModel
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.partitioning import PartitionField
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform, IdentityTransform
@@ -43,19 +48,20 @@ def write_files(
 
     Nothing refers to the files until they are committed; ``discard`` takes them back.
     """
-    partitioning, schema = table.specs()[spec_id], table.schema()
     keys = [
-        _partition_value(field, schema).alias(f"partition {field.name}")
-        for field in partitioning.fields
+        _partition_value(field, table.schema()).alias(f"partition {field.name}")
+        for field in table.specs()[spec_id].fields
     ]
     names = [key.meta.output_name() for key in keys]
-    parts = (
-        conform(frame, spec)
-        .sort(spec.order, maintain_order=True)
-        .with_columns(keys)
-        .partition_by(names, as_dict=True, include_key=False, maintain_order=True)
-    )
-    return [_write_file(table, partitioning, part, values) for values, part in parts.items()]
+    rows = conform(frame, spec).with_columns(keys).sort(*names, *spec.order, maintain_order=True)
+    parts = rows.group_by(names, maintain_order=True).len().rows()
+    writer = _Writer(table, spec_id)
+    whole = writer.to_arrow(rows)
+    files, offset = [], 0
+    for *values, length in parts:
+        files.append(writer.write(whole.slice(offset, length), values))
+        offset += length
+    return files
 
 
 def _partition_value(field: PartitionField, schema: Schema) -> pl.Expr:
@@ -69,34 +75,53 @@ def _partition_value(field: PartitionField, schema: Schema) -> pl.Expr:
             return column.dt.epoch("us") // MICROSECONDS_AN_HOUR
 
 
-def _write_file(
-    table: Table, partitioning: PartitionSpec, rows: pl.DataFrame, values: tuple[object, ...]
-) -> DataFile:
-    schema, record = table.schema(), Record(*values)
-    folder = partitioning.partition_to_path(record, schema)
-    path = table.location_provider().new_data_location(f"{folder}/{uuid.uuid4()}.parquet")
-    output = table.io.new_output(path)
-    writer = ParquetFormatModel().create_writer(output, schema, table.properties)
-    with writer:
-        writer.write(_to_arrow(rows, schema))
-    file = DataFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=path,
-        file_format=FileFormat.PARQUET,
-        partition=record,
-        file_size_in_bytes=len(output),
-        sort_order_id=None,
-        equality_ids=None,
-        key_metadata=None,
-        **writer.result().to_serialized_dict(),
-    )
-    file.spec_id = partitioning.spec_id
-    return file
+class _Writer:
+    """What all files of one spec have in common; finding it out costs more than a small file."""
 
+    def __init__(self, table: Table, spec_id: int) -> None:
+        self._io, self._partitioning = table.io, table.specs()[spec_id]
+        self._schema, self._properties = table.schema(), table.properties
+        self._locations = table.location_provider()
+        self._arrow = self._schema.as_arrow()
+        self._statistics = compute_statistics_plan(self._schema, self._properties)
+        self._columns = parquet_path_to_id_mapping(self._schema)
 
-def _to_arrow(rows: pl.DataFrame, schema: Schema) -> pa.Table:
-    # The cast brings field IDs, and refuses a null in a required column.
-    return rows.select(schema.column_names).to_arrow().cast(schema.as_arrow())
+    def to_arrow(self, rows: pl.DataFrame) -> pa.Table:
+        # The cast brings field IDs, and refuses a null in a required column.
+        return rows.select(self._schema.column_names).to_arrow().cast(self._arrow)
+
+    def write(self, rows: pa.Table, values: Sequence[object]) -> DataFile:
+        """Write the rows of the partition *values* as one file."""
+        record = Record(*values)
+        folder = self._partitioning.partition_to_path(record, self._schema)
+        path = self._locations.new_data_location(f"{folder}/{uuid.uuid4()}.parquet")
+        output = self._io.new_output(path)
+        with output.create() as stream:
+            writer = pq.ParquetWriter(
+                stream,
+                self._arrow,
+                compression=self._properties["write.parquet.compression-codec"],
+                compression_level=int(self._properties["write.parquet.compression-level"]),
+            )
+            with writer:
+                limit = int(self._properties["write.parquet.row-group-limit"])
+                writer.write_table(rows, row_group_size=limit)
+        statistics = data_file_statistics_from_parquet_metadata(
+            writer.writer.metadata, self._statistics, self._columns
+        )
+        file = DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=path,
+            file_format=FileFormat.PARQUET,
+            partition=record,
+            file_size_in_bytes=len(output),
+            sort_order_id=None,
+            equality_ids=None,
+            key_metadata=None,
+            **statistics.to_serialized_dict(),
+        )
+        file.spec_id = self._partitioning.spec_id
+        return file
 
 
 def scan_files(
