@@ -1,0 +1,283 @@
+"""What one worker takes, how soon it is safe and readable, and what decoding and a commit cost.
+
+The load: 300 symbols of a feed server in a process of its own, through the real worker into a real
+lake. Decoding: the same frames through the worker's way to a row, through tradingview-scraper's
+own loop, and through ``orjson.loads`` of the bare payloads; the three take turns. Ratios are time
+over time, so less is better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from lakehouse_pipeline.feedserver.generated import generated_market
+from lakehouse_pipeline.feedserver.market import Counter
+from lakehouse_pipeline.feedserver.quote_session import encode as encode_values
+from lakehouse_pipeline.ingest.credible import Credible
+from lakehouse_pipeline.ingest.rows import QUOTES, TARGETS, build_frame, micros
+from lakehouse_pipeline.ingest.session import SECOND, SessionRecorder
+from lakehouse_pipeline.ingest.sink import CommitReport
+from lakehouse_pipeline.ingest.spool import Spool
+from lakehouse_pipeline.ingest.worker import record
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.settings import ExchangeSettings, FeedSettings, Settings
+from lakehouse_pipeline.tradingview.express import ExpressReader
+from lakehouse_pipeline.tradingview.frames import encode
+from lakehouse_pipeline.tradingview.messages import QuoteCompleted, QuoteUpdate
+from lakehouse_pipeline_tests.benchmarks.lines import Line
+
+SYMBOLS = 300
+MINUTES, COMMITS, TURNS = 10, 1_000, 25
+SPEED = 13.0  # market seconds a second: some 19 updates a second and symbol
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+RECEIVED_AT = TARGETS[QUOTES].columns.index("received_at")
+
+
+def run(folder: Path, *, scale: float, say: Callable[[object], None]) -> list[Line]:
+    return [
+        *decoding(say),
+        *commits(folder / "commits", int(COMMITS * scale), say),
+        *asyncio.run(load(folder / "load", timedelta(minutes=MINUTES) * scale, say)),
+    ]
+
+
+# Decoding.
+
+
+def decoding(say: Callable[[object], None]) -> list[Line]:
+    import orjson
+
+    market = generated_market(pace=20)
+    names = list(market.instruments())[:10]
+    updates = sorted(
+        (update.at, name, update.values)
+        for name in names
+        for update in market.updates(name, NOON, NOON + timedelta(minutes=3), Counter.SESSION)
+    )
+    session = "qs_ghawpkpyhwuj"
+    payloads = [
+        f'{{"m":"qsd","p":["{session}",{{"n":"{name}","s":"ok","v":{encode_values(values)}}}]}}'
+        for _, name, values in updates
+    ]
+    frames, bare = [encode(one) for one in payloads], [one.encode() for one in payloads]
+    times = [micros(at) for at, _, _ in updates]
+    express = ExpressReader(session, Credible)
+
+    def ours() -> float:
+        recorder = restored(session, names, times[0])
+        read, row = express.read, recorder.receive_usual
+        began = time.perf_counter()
+        for frame, at in zip(frames, times, strict=True):
+            usual = read(frame)
+            if usual is None or row(*usual, at) is None:
+                raise AssertionError(frame)
+        return time.perf_counter() - began
+
+    def orjson_alone() -> float:
+        began = time.perf_counter()
+        for one in bare:
+            orjson.loads(one)
+        return time.perf_counter() - began
+
+    turns: dict[str, list[float]] = {"ours": [], "peer": [], "orjson": []}
+    for _ in range(TURNS):
+        turns["ours"].append(ours())
+        turns["peer"].append(peer(frames))
+        turns["orjson"].append(orjson_alone())
+    best = {name: min(found) / len(frames) * 1e6 for name, found in turns.items()}
+    say({name: f"{value:.2f} µs" for name, value in best.items()})
+    return [
+        Line("decode + merge + row / tradingview-scraper", best["ours"] / best["peer"], 1 / 2.5),
+        Line("decode + merge + row / orjson.loads", best["ours"] / best["orjson"], 1 / 0.4),
+    ]
+
+
+def restored(session: str, names: list[str], at: int) -> SessionRecorder:
+    recorder = SessionRecorder("s", opened_at=at - SECOND)
+    recorder.subscribe(names)
+    for name in names:
+        values = {"lp": 1.0, "lp_time": at // SECOND, "volume": 1.0}
+        completed = QuoteCompleted(session, name)
+        update = QuoteUpdate(session, name, "ok", values, "")
+        recorder.receive([update, completed], at - SECOND)
+    return recorder
+
+
+def peer(frames: list[str]) -> float:
+    """Drive the published package's own receiving loop from memory, without its pauses."""
+    # Importing it takes the interrupt's handler and turns all debug logs on.
+    interrupt, level, handlers = signal.getsignal(signal.SIGINT), logging.root.level, []
+    handlers += logging.root.handlers
+    from tradingview_scraper.symbols.stream import price
+
+    signal.signal(signal.SIGINT, interrupt)
+    logging.root.setLevel(level)
+    logging.root.handlers = handlers
+
+    price.sleep = lambda _: None
+    stream: Any = object.__new__(price.RealTimeData)
+    stream.ws = _Memory(frames)
+    received = stream.get_data()
+    began = time.perf_counter()
+    for _ in frames:
+        next(received)
+    elapsed = time.perf_counter() - began
+    received.close()
+    return elapsed
+
+
+class _Memory:
+    """A socket whose messages have all arrived."""
+
+    def __init__(self, frames: list[str]) -> None:
+        self.recv = iter(frames).__next__
+
+    def close(self) -> None:
+        pass
+
+
+# Commits.
+
+
+def commits(folder: Path, count: int, say: Callable[[object], None]) -> list[Line]:
+    folder.mkdir()
+    blank = dict.fromkeys(TARGETS[QUOTES].columns)
+    spent = []
+    with Lakehouse.open(Settings(state_dir=folder)) as lake:
+        for number in range(1, count + 1):
+            at = micros(NOON) + number * 15 * SECOND
+            rows = [(number * 100 + i, _row(blank, f"X:S{i}", at + i)) for i in range(20)]
+            frame = build_frame(TARGETS[QUOTES], rows, exchange="X", writer_id="w")
+            began = time.perf_counter()
+            lake.append("raw.quotes", frame, progress={"writer.w": number})
+            spent.append(time.perf_counter() - began)
+    early, late = spent[count // 50 : count * 12 // 100], spent[count * 9 // 10 :]
+    say(
+        f"commits: {statistics.median(early) * 1e3:.0f} ms, then "
+        f"{statistics.median(late) * 1e3:.0f} ms"
+    )
+    ratio = statistics.median(late) / statistics.median(early)
+    return [Line("the last tenth of commits / the first", ratio, 1.3)]
+
+
+def _row(blank: dict[str, None], symbol: str, at: int) -> tuple[object, ...]:
+    row: dict[str, object] = {
+        **blank,
+        "symbol": symbol,
+        "event_time": at,
+        "received_at": at,
+        "kind": "quote",
+        "changed": "bid",
+        "session_id": "s",
+        "bid": 1.0,
+    }
+    return tuple(row.values())
+
+
+# Load.
+
+
+async def load(folder: Path, length: timedelta, say: Callable[[object], None]) -> list[Line]:
+    names = [f"X:S{number:03}USDT" for number in range(SYMBOLS)]
+    command = [sys.executable, "-m", f"{__package__}.load_server", str(SPEED), *names]
+    server = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert server.stdout is not None
+        url = (await server.stdout.readline()).decode().strip()
+        settings = Settings(
+            state_dir=folder,
+            config=folder / "exchanges.yaml",
+            feed=FeedSettings(url=url, connect_timeout=timedelta(seconds=60)),
+            exchanges={"X": ExchangeSettings(symbols=[name[2:] for name in names])},
+        )
+        watch = await _watched(settings, length)
+    finally:
+        server.terminate()
+        await server.communicate()
+    say(watch.describe())
+    return watch.lines()
+
+
+class _Watch:
+    """When rows were received, durable and readable; how much memory it took."""
+
+    def __init__(self) -> None:
+        self.started = time.time()
+        self.rate = 0.0
+        self.began = asyncio.Event()
+        self.batches: list[tuple[int, np.ndarray]] = []  # last sequence, received at (s)
+        self.spooled: list[np.ndarray] = []
+        self.readable: list[np.ndarray] = []
+        self.memory: list[tuple[float, int]] = []
+
+    def appended(self, last: int, entries: Any) -> None:
+        now = time.time()
+        received = np.array([row[RECEIVED_AT] for kind, row in entries if kind == QUOTES]) / 1e6
+        self.batches.append((last, received))
+        self.spooled.append(now - received)
+
+    def committed(self, report: CommitReport) -> None:
+        now = time.time()
+        while self.batches and self.batches[0][0] <= report.last_sequence:
+            self.readable.append(now - self.batches.pop(0)[1])
+
+    def steady_rate(self) -> float:
+        # Without the first quarter, in which the server makes its market.
+        counts = [len(part) for part in self.spooled]
+        return sum(counts[len(counts) // 4 :]) / (0.75 * (time.time() - self.started))
+
+    def describe(self) -> str:
+        return f"{self.rate:,.0f} updates/s, {self.memory[-1][1] >> 20} MB"
+
+    def lines(self) -> list[Line]:
+        spooled, readable = np.concatenate(self.spooled), np.concatenate(self.readable)
+        count = len(self.memory)
+        third = max(size for _, size in self.memory[count * 2 // 10 : max(1, count * 3 // 10)])
+        last = max(size for _, size in self.memory[count * 9 // 10 :])
+        return [
+            Line("5,000 updates/s / those taken", 5_000 / self.rate, 1.0),
+            Line("received to spooled, p99", float(np.quantile(spooled, 0.99)), 0.5, "s"),
+            Line("received to readable, p95", float(np.quantile(readable, 0.95)), 20.0, "s"),
+            Line("memory at the end / after three tenths", last / third, 1.05),
+        ]
+
+
+async def _watched(settings: Settings, length: timedelta) -> _Watch:
+    watch, append, loop = _Watch(), Spool.append, asyncio.get_running_loop()
+
+    def appending(spool: Spool, entries: Any) -> int:
+        last = append(spool, entries)
+        watch.appended(last, entries)
+        loop.call_soon_threadsafe(watch.began.set)
+        return last
+
+    Spool.append = appending  # type: ignore[method-assign]  # put back below
+    stop, process = asyncio.Event(), psutil.Process()
+    worker = asyncio.create_task(record(settings, "X", stop=stop, on_commit=watch.committed))
+    try:
+        await asyncio.wait_for(watch.began.wait(), timeout=120)
+        watch.started = time.time()
+        end = time.monotonic() + length.total_seconds()
+        while time.monotonic() < end and not worker.done():
+            watch.memory.append((time.time(), process.memory_info().rss))
+            await asyncio.sleep(1)
+        watch.rate = watch.steady_rate()
+    finally:
+        stop.set()
+        await worker
+        Spool.append = append  # type: ignore[method-assign]
+    return watch
