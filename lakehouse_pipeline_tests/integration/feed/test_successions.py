@@ -86,4 +86,4 @@ def test_successions_leave_no_second_uncovered_and_no_trade_twice(
         [ours.join(theirs, on=values, how="anti"), theirs.join(ours, on=values, how="anti")]
     )
     switched = different.select("symbol", "open_time").unique().group_by("symbol").len()
-    assert switched.is_empty() or switched["len"].max() <= 2 * times
+    assert switched.is_empty() or switched["len"].max() <= times
