@@ -6,7 +6,7 @@ a day is the same in all of them. Schedules belong to ``defs``, single commands 
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import structlog
 
@@ -23,7 +23,7 @@ from lakehouse_pipeline.lake.maintenance import (
 from lakehouse_pipeline.lake.slices import Selection
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 
-from .bars import BARS_1M, BARS_1S, QUOTES
+from .bars import BARS_1M, BARS_1S, COVERAGE, QUOTES
 
 log = structlog.get_logger()
 
@@ -32,6 +32,7 @@ CHAIN = (BARS_1M, BARS_1S, QUOTES)
 # Who remembers, exchange by exchange, up to which commit of a table it has read.
 READERS = {QUOTES: BARS_1S, BARS_1S: BARS_1M}
 BUILT_FROM, BUILT_TO = "built_from.", "built_to."
+BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)  # no day is closed
 TAG_PATIENCE = DAY
 TAGGED_BACK = 3  # days for which a missing tag is still given
 
@@ -53,6 +54,14 @@ def keep_small(
         seal_consumed(lake, table, before=before, budget=budget),
         compact(lake, table, before=floor(before, DAY), budget=budget),
     )
+
+
+def merge_marks(lake: Lakehouse) -> Rewritten:
+    """Merge the files of running days of coverage once they are many.
+
+    Coverage has no hot files: each commit adds one to its day, and every tick reads them all.
+    """
+    return compact(lake, COVERAGE, before=BEFORE_ALL)
 
 
 def tag_days(lake: Lakehouse, *, now: datetime) -> list[date]:

@@ -77,9 +77,7 @@ class DataFileInfo:
         ):
             return False
         return window is None or (
-            self.times is not None
-            and window.start <= self.times[0]
-            and self.times[1] < window.end
+            self.times is not None and window.start <= self.times[0] and self.times[1] < window.end
         )
 
 

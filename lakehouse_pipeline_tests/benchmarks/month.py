@@ -24,7 +24,7 @@ from typing import Any
 from lakehouse_pipeline.build.bars import current_watermark
 from lakehouse_pipeline.build.day import build_day
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
-from lakehouse_pipeline.build.upkeep import keep_small, tag_days
+from lakehouse_pipeline.build.upkeep import keep_small, merge_marks, tag_days
 from lakehouse_pipeline.ingest.rows import QUOTES, TARGETS, mark
 from lakehouse_pipeline.ingest.sink import Sink
 from lakehouse_pipeline.ingest.spool import Spool
@@ -155,6 +155,7 @@ class World:
             assert watermark is not None
             tick_1s(self.lake, exchange, watermark=watermark)
             tick_1m(self.lake, exchange, watermark=watermark)
+        merge_marks(self.lake)
 
     def keep(self, now: datetime) -> None:
         for table in TABLES:

@@ -43,12 +43,13 @@ def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
         Volume is the exact difference of the feed's counter, and every bar says how much of its
         second was seen.
         """
-        from lakehouse_pipeline.build import bars, tick  # noqa: PLC0415  # polars and pyiceberg
+        from lakehouse_pipeline.build import bars, tick, upkeep  # noqa: PLC0415  # polars and pyiceberg
 
         with lakehouse.open() as lake:
             if config.scope is Scope.NEW:
                 for exchange, seen in exchanges(context, lake):
                     tell(context, tick.tick_1s(lake, exchange, watermark=seen))
+                upkeep.merge_marks(lake)
                 return
             names = config.symbols or None
             for exchange, day, seen in days(context, lake):

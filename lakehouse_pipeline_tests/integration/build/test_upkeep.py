@@ -13,7 +13,13 @@ from polars.testing import assert_frame_equal
 from lakehouse_pipeline.api import Reader
 from lakehouse_pipeline.build.bars import build_1s, current_watermark
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
-from lakehouse_pipeline.build.upkeep import keep_small, seal_consumed, tag_days, travel_days
+from lakehouse_pipeline.build.upkeep import (
+    keep_small,
+    merge_marks,
+    seal_consumed,
+    tag_days,
+    travel_days,
+)
 from lakehouse_pipeline.errors import UsageError
 from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.lake.maintenance import Rewritten, day_tag, expire, tag_day
@@ -105,6 +111,17 @@ def test_a_tick_after_sealing_finds_nothing_to_do_again(night: Lakehouse) -> Non
     tick(night)
 
     assert night.head("market.bars_1s") == head
+
+
+def test_coverage_of_a_running_day_stays_below_sixteen_files(lake: Lakehouse) -> None:
+    script = Script(start=START)
+    for number in range(40):
+        script.session(f"s{number}", alive=(number * 10, number * 10 + 10))
+        lake.append("raw.coverage", script.coverage[-2:])
+        merge_marks(lake)
+        assert lake.files("raw.coverage").height <= 17
+
+    assert_frame_equal(lake.scan("raw.coverage").collect(), script.coverage, check_row_order=False)
 
 
 def test_a_day_that_is_over_gets_its_tag_once(night: Lakehouse) -> None:
