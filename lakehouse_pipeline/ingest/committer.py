@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import structlog
 
-from lakehouse_pipeline.errors import SpoolError
+from lakehouse_pipeline.errors import LakeError, SpoolError
 from lakehouse_pipeline.settings import IngestSettings
 
 from .adoption import settle
@@ -115,6 +115,11 @@ class Committer:
             orphan.close()
             return
         await self._lane.run(orphan.delete)
+        try:
+            await self._lane.run(self._sink.retire, orphan.writer_id)
+        except LakeError as error:
+            # The number of a writer that is gone harms nobody; the drained spool must not return.
+            log.warning("progress_kept", writer_id=orphan.writer_id, problem=str(error))
         log.info("orphan_drained", exchange=self._status.exchange, writer_id=orphan.writer_id)
 
     def _publish(self, report: CommitReport) -> None:

@@ -96,6 +96,15 @@ class Sink:
             remaining=spool.rows_after(last),
         )
 
+    def retire(self, writer_id: str) -> None:
+        """Forget the progress of a writer whose spool is deleted, and with it all it numbered.
+
+        A crash before this leaves a few bytes in the tables' properties, and nothing wrong.
+        """
+        lake = self._connected()
+        for target in TARGETS.values():
+            lake.forget(target.table, progress_key(writer_id))
+
     def _append(
         self, lake: Lakehouse, writer_id: str, name: str, batches: Sequence[Batch]
     ) -> Commit | None:

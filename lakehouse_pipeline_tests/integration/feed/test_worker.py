@@ -18,9 +18,10 @@ from lakehouse_pipeline.ingest.rows import mark
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.ingest.supervision import Start, Wait, decide, failures, workers
 from lakehouse_pipeline.ingest.worker import run_worker
+from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.market.coverage import Mark, covered
 from lakehouse_pipeline.market.windows import TimeWindow
-from lakehouse_pipeline.settings import ExchangeSettings
+from lakehouse_pipeline.settings import ExchangeSettings, Settings
 
 BTC, ETH, SOL = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT", "BINANCE:SOLUSDT"
 SPEED = 20.0
@@ -364,6 +365,10 @@ def test_orphaned_spools_are_drained_and_deleted(
     crashed = old.filter(kind="ended", reason="crashed")
     assert dict(crashed.select("writer_id", "session_id").rows()) == left
     assert old.filter(kind="opened").height == 3
+    with Lakehouse.open(Settings(state_dir=tmp_path)) as lake:
+        remembered = set(lake.progress_by("raw.coverage", "writer."))
+    # The one that was gone on with keeps its progress; nobody needs that of the drained ones.
+    assert len(remembered & set(left)) == 1
 
 
 def test_an_exchange_that_is_not_configured_is_one_clear_error(tmp_path: Path, make_settings):
