@@ -227,7 +227,20 @@ class _ChangeFiles(_MergeAppendFiles):
             _entry(ManifestEntryStatus.ADDED, self._snapshot_id, new.file, sequence=new.sequence)
             for new in self._change.added
         ]
-        return self._process_manifests([*self._write(added), *self._write(deleted), *kept])
+        manifests = self._process_manifests([*self._write(added), *self._write(deleted), *kept])
+        self._require_added()
+        return manifests
+
+    def _require_added(self) -> None:
+        """Refuse to publish files that are gone.
+
+        A writer that slept (a lid closed, a frozen container) past the cleaner's guard time wakes
+        up with its files deleted as orphans. This runs in each attempt, just before the catalog is
+        asked; what is left in between is milliseconds.
+        """
+        for new in self._change.added:
+            if not self._io.new_input(new.file.file_path).exists():
+                raise CommitConflict(f"{new.file.file_path} was cleaned away before its commit.")
 
     def _without_removed(self) -> tuple[list[ManifestFile], list[ManifestEntry]]:
         """Return the parent's manifests without the removed files, and those files' entries."""

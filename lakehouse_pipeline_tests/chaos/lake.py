@@ -45,8 +45,8 @@ CLOSED = START + 30 * DAY
 SYMBOLS = [f"BINANCE:S{number}" for number in range(4)]
 ROWS = 40  # of one append
 MINUTES = 6  # that are overwritten again and again
-# Longer than a commit or a reader's frame lives here; in production it is a day.
-GUARD = timedelta(seconds=12)
+# Longer than a commit with its retries, or a reader's frame, lives here; in production it is a day.
+GUARD = timedelta(seconds=45)
 KEPT = 12
 EVERY = 2.0  # seconds between two kills, in the mean
 BRIEF = Budget(length=timedelta(seconds=1))  # there is always more to do here

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import pytest
 from polars.testing import assert_frame_equal
 
+from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.maintenance import day_tag, expire, seal, tag_day
@@ -122,3 +124,24 @@ def test_a_file_gone_already_is_as_good_as_deleted(lake: Lakehouse, bars: Frames
 
     assert first.files == len(plan.files) - 1
     assert second.files == 0
+
+
+def test_a_writer_that_slept_past_the_guard_time_publishes_nothing_that_is_gone(
+    lake: Lakehouse, bars: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lakehouse_pipeline.lake import lakehouse
+
+    rows = worn(lake, bars)
+    write = lakehouse.write_files
+
+    def sleepily(*arguments, **options):
+        written = write(*arguments, **options)
+        apply_cleaning(lake, plan_cleaning(lake, TABLE, older_than=NEVER))
+        return written
+
+    monkeypatch.setattr(lakehouse, "write_files", sleepily)
+
+    with pytest.raises(CommitConflict, match="cleaned away before its commit"):
+        lake.append(TABLE, bars(TEN + 9 * MINUTE))
+
+    assert_frame_equal(lake.scan(TABLE).collect().sort("symbol", "open_time"), rows)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from lakehouse_pipeline.lake import Lakehouse, Slice
-from lakehouse_pipeline.lake.maintenance import compact, seal
+from lakehouse_pipeline.lake.maintenance import compact, fingerprint, seal
 from lakehouse_pipeline.lake.tables import TABLES, TableSpec
 from lakehouse_pipeline.market.schemas import UTC_TIME
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow
+from lakehouse_pipeline.settings import Settings
 
 TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
 VALUES: dict[pl.DataType, pl.Expr] = {
@@ -39,9 +41,15 @@ def rows(spec: TableSpec, count: int) -> pl.DataFrame:
     return frame
 
 
-@pytest.fixture
-def worn(lake: Lakehouse) -> Lakehouse:
+@pytest.fixture(scope="module")
+def worn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lakehouse]:
     """A lake whose tables hold hot, sealed, compacted and partly overwritten files."""
+    folder = tmp_path_factory.mktemp("worn")
+    with Lakehouse.open(Settings(state_dir=folder, config=folder / "absent.yaml")) as lake:
+        yield wear(lake)
+
+
+def wear(lake: Lakehouse) -> Lakehouse:
     for name, spec in TABLES.items():
         for _ in range(2):
             lake.append(name, rows(spec, 100))
@@ -57,6 +65,12 @@ def expectation(lake: Lakehouse, spec: TableSpec) -> tuple[int, int]:
     """Count the rows and sum the seconds of the time column after ten."""
     seconds = (pl.col(spec.time_column) - TEN).dt.total_seconds()
     return lake.scan(spec.name).select(pl.len(), seconds.sum()).collect().row(0)
+
+
+def contents(rows: Any, spec: TableSpec) -> tuple[int, int]:
+    """The count and the hash of every value that another reader found."""
+    frame = pl.DataFrame(pl.from_arrow(rows))
+    return fingerprint(frame.select(pl.col(name).cast(kind) for name, kind in spec.frame.items()))
 
 
 def test_duckdb_reads_every_table_alike(worn: Lakehouse) -> None:
@@ -75,13 +89,16 @@ def test_duckdb_reads_every_table_alike(worn: Lakehouse) -> None:
         ).fetchone()
 
         assert found == expectation(worn, spec), spec.name
+        rows = connection.execute(
+            f"SELECT * FROM iceberg_scan('{worn.load(spec.name).metadata_location}')"
+        ).to_arrow_table()
+        assert contents(rows, spec) == fingerprint(worn.scan(spec.name).collect()), spec.name
 
 
-def test_chdb_reads_every_table_alike(
-    worn: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chdb_reads_every_table_alike(worn: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     chdb = pytest.importorskip("chdb")
-    monkeypatch.chdir(tmp_path)  # it reads files below the working directory alone
+    # It reads files below the working directory alone.
+    monkeypatch.chdir(Path(worn.load("raw.quotes").location()).parents[2])
 
     for spec in TABLES.values():
         time = f'toUnixTimestamp("{spec.time_column}") - {int(TEN.timestamp())}'
@@ -90,6 +107,10 @@ def test_chdb_reads_every_table_alike(
         )
 
         assert str(found).strip() == "{},{}".format(*expectation(worn, spec)), spec.name
+        rows = chdb.query(
+            f"SELECT * FROM icebergLocal('{worn.load(spec.name).location()}')", "ArrowTable"
+        )
+        assert contents(rows, spec) == fingerprint(worn.scan(spec.name).collect()), spec.name
 
 
 def test_polars_and_pyiceberg_read_every_table_alike(
