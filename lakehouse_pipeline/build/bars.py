@@ -43,7 +43,7 @@ def read_coverage(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.Data
     """
     near = TimeWindow(window.start - timedelta(days=1), window.end + LATE_ARRIVAL)
     far = TimeWindow(window.start - LONGEST_SESSION, near.start)
-    named = pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED])
+    named = pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED, Mark.STALLED, Mark.REFUSED])
     marks = lake.scan(COVERAGE, exchange=exchange, window=near)
     earlier = lake.scan(COVERAGE, exchange=exchange, window=far).filter(named)
     return pl.concat([earlier, marks]).collect()
@@ -83,15 +83,14 @@ def build_1s(
         window: half-open, whole seconds.
         watermark: event time is complete before it; later seconds are left for later.
         symbols: full names; all that were recorded by default.
-        built_from: the quotes' sequence number this build has seen, kept with the last day's
-            rows so that the next tick knows what is new.
+        built_from: the quotes' sequence number this build has seen, kept with the rows
+            so that the next tick knows what is new.
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
-    parts = list(_days(window, watermark))
-    for part in parts:
+    for part in _days(window, watermark):
         progress = {} if symbols else {f"closed_to.{exchange}": _later(lake, exchange, part.end)}
-        if built_from is not None and part is parts[-1]:
+        if built_from is not None:  # with each day, so that a long catch-up gets somewhere
             progress |= {
                 f"built_from.{exchange}": built_from,
                 f"built_to.{exchange}": int(part.end.timestamp()),

@@ -69,11 +69,12 @@ def asset_jobs() -> Sequence[Any]:
         dg.define_asset_job(
             REPAIR,
             selection=dg.AssetSelection.assets(
-                key("market.history_1m"), key("market.reconciliation")
+                key("market.gaps"), key("market.history_1m"), key("market.reconciliation")
             ),
             tags={CLASS: "batch", MAX_RUNTIME: "3000"},
-            description="Fetch official minutes for gaps and finished days while the feed still "
-            "has them, then say what is filled, what is lost and how far bars agree.",
+            description="Look for gaps once more, fetch official minutes for them and for finished "
+            "days while the feed still has them, then say what is filled, what is lost and how far "
+            "bars agree.",
         ),
         dg.define_asset_job(
             FINALIZE_YESTERDAY,
@@ -81,7 +82,8 @@ def asset_jobs() -> Sequence[Any]:
                 *bars, key("market.gaps"), key("market.indicators_1m")
             ),
             tags={CLASS: "batch", MAX_RUNTIME: "7200"},
-            description="Rebuild yesterday as a whole, with all that came late, and check it.",
+            description="Rebuild yesterday, and the days before that may have been judged too "
+            "early, as a whole with all that came late, and check them.",
         ),
         dg.define_asset_job(
             SEAL_AND_COMPACT,

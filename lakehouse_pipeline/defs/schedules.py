@@ -34,9 +34,9 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
     def today(at: datetime) -> dict[str, str]:
         return range_tags((at - AFTERMATH).date(), at.date(), exchanges)
 
-    def yesterday(at: datetime) -> dict[str, str]:
-        day = (at - timedelta(days=1)).date()
-        return range_tags(day, day, exchanges)
+    def finished(at: datetime) -> dict[str, str]:
+        # Not yesterday alone: what was still away at midnight, or a night without us, is made up.
+        return range_tags((at - REPAIRABLE).date(), (at - timedelta(days=1)).date(), exchanges)
 
     def repairable(at: datetime) -> dict[str, str]:
         return range_tags((at - REPAIRABLE).date(), at.date(), exchanges)
@@ -57,7 +57,7 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
         _schedule(jobs.BUILD_TODAY, "* * * * *", today, idle, state_dir, jobs.TICK_CONFIG),
         _schedule(jobs.REPORT_GAPS, "7 * * * *", today, idle, state_dir, jobs.HOURLY_CONFIG),
         _schedule(jobs.REPAIR, "17 * * * *", repairable, never_idle, state_dir),
-        _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", yesterday, never_idle, state_dir),
+        _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", finished, never_idle, state_dir),
         _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", every_table, never_idle, state_dir),
         _schedule(jobs.CLEAN_FOLDERS, "50 1 * * *", every_table, never_idle, state_dir),
         _schedule(forget_ticks.name, "10 1 * * *", unpartitioned, never_idle, state_dir),

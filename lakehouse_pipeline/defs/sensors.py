@@ -75,7 +75,7 @@ def supervise(
         if has_lost_its_process(instance, record.dagster_run):
             end_dead_run(instance, record.dagster_run)
             continue
-        return _await(instance, record, now)
+        return _await(instance, record, heard_at(state_dir, exchange, record), now)
     return dg.RunRequest(
         run_config={"ops": {"record_quotes": {"config": {"exchange": exchange}}}},
         tags={EXCHANGE: exchange},
@@ -101,10 +101,24 @@ def summary(status: WorkerStatus) -> str:
     )
 
 
-def _await(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime) -> dg.SkipReason:
+def heard_at(state_dir: Path, exchange: str, record: dg.RunRecord) -> datetime | None:
+    """Return when the run last gave a sign of life: its newest heartbeat, or its start."""
+    from lakehouse_pipeline.ingest import supervision  # noqa: PLC0415  # as above
+
+    started = [datetime.fromtimestamp(record.start_time, tz=UTC)] if record.start_time else []
+    beats = [
+        status.at
+        for status in supervision.workers(state_dir, exchange)
+        if status.run_id == record.dagster_run.run_id
+    ]
+    return max([*started, *beats], default=None)
+
+
+def _await(
+    instance: dg.DagsterInstance, record: dg.RunRecord, since: datetime | None, now: datetime
+) -> dg.SkipReason:
     """Give the run time to show a heartbeat; cancel it if its process stays silent."""
     run = record.dagster_run
-    since = datetime.fromtimestamp(record.start_time, tz=UTC) if record.start_time else None
     if run.status == dg.DagsterRunStatus.STARTED and since and now - since > SILENCE_BORNE:
         assert instance.run_coordinator is not None
         instance.run_coordinator.cancel_run(run.run_id)

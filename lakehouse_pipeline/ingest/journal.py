@@ -15,7 +15,6 @@ from typing import NoReturn
 
 import structlog
 
-from lakehouse_pipeline.errors import SpoolError
 from lakehouse_pipeline.market.coverage import Mark
 from lakehouse_pipeline.telemetry import QUOTES as QUOTES_COUNTED
 from lakehouse_pipeline.telemetry import REJECTS as REJECTS_COUNTED
@@ -67,7 +66,7 @@ class Journal:
         self._shed_until: int | None = None  # None: what came last was kept
         self._wake = asyncio.Event()
         self._lane = Lane("spool")
-        self._failure: SpoolError | None = None
+        self._failure: Exception | None = None
         self._size = spool.size_bytes()
 
     @property
@@ -117,7 +116,7 @@ class Journal:
             raise self._failure
         try:
             self._spool.append(batch)
-        except SpoolError as error:
+        except Exception as error:
             # A later mark would claim what this batch held, so nothing more is appended.
             self._failure = error
             raise

@@ -62,19 +62,27 @@ def decide(
     living: Sequence[WorkerStatus], failures: Sequence[Failure], now: datetime
 ) -> Start | Keep | Wait:
     """Return what to do for one exchange."""
-    if living:
-        return Keep(max(living, key=lambda status: status.started_at))
+    newest = max(living, key=lambda status: status.started_at, default=None)
+    if newest is not None and not is_due(newest):
+        return Keep(newest)
+    # A successor that fails must be waited for like any other worker.
+    if (wait := _wait(failures, now)) is not None:
+        return wait
+    return Start() if newest is None else Keep(newest)
+
+
+def _wait(failures: Sequence[Failure], now: datetime) -> Wait | None:
     recent = sorted((f for f in failures if f.at > now - FORGIVEN), key=lambda failure: failure.at)
     bans = [failure for failure in failures if failure.banned and failure.at > now - BAN_WAIT]
     if bans:
         last = max(bans, key=lambda failure: failure.at)
         return Wait(last.at + BAN_WAIT, f"banned by the feed: {last.reason}")
     if len(recent) < 2:
-        return Start()
+        return None
     pause = min(FIRST_WAIT * 2 ** (len(recent) - 2), LONGEST_WAIT)
     until = recent[-1].at + pause
     if now >= until:
-        return Start()
+        return None
     return Wait(until, f"failed {len(recent)} times within the hour, last: {recent[-1].reason}")
 
 

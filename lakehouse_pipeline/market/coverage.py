@@ -50,6 +50,7 @@ class Ending(StrEnum):
 
 
 _BLIND = (Mark.STALLED, Mark.SHED)
+_SILENCED = (Mark.STALLED, Mark.REFUSED)
 
 
 def watermark(coverage: pl.DataFrame, exchange: str) -> datetime | None:
@@ -119,9 +120,13 @@ def runs(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
 
 
 def subscriptions(coverage: pl.DataFrame) -> dict[tuple[str, str], list[TimeWindow]]:
-    """Return, by (session, symbol), when data was due; open-ended ones end in the far future."""
+    """Return, by (session, symbol), when data was due; open-ended ones end in the far future.
+
+    A symbol that stalled or was refused is due again only when its data comes again, which the
+    worker marks as subscribed: until then its silence proves nothing.
+    """
     due: defaultdict[tuple[str, str], list[TimeWindow]] = defaultdict(list)
-    for session, symbol, kind, at in _subscription_marks(coverage):
+    for session, symbol, kind, at in _subscription_marks(coverage, *_SILENCED):
         _switch(due[session, symbol], at, on=kind == Mark.SUBSCRIBED)
     return {key: windows for key, windows in due.items() if windows}
 
@@ -142,9 +147,11 @@ def wanted(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
     return {symbol: windows for symbol, windows in meant.items() if windows}
 
 
-def _subscription_marks(coverage: pl.DataFrame) -> Iterator[tuple[str, str, str, datetime]]:
+def _subscription_marks(
+    coverage: pl.DataFrame, *more: Mark
+) -> Iterator[tuple[str, str, str, datetime]]:
     return (
-        coverage.filter(pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED]))
+        coverage.filter(pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED, *more]))
         .drop_nulls("symbol")
         .sort("start", "writer_id", "sequence")
         .select("session_id", "symbol", "kind", "start")

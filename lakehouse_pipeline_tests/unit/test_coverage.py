@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lakehouse_pipeline.market.coverage import (
     Ending,
     Mark,
@@ -72,9 +74,23 @@ def test_unsubscribed_and_shed_windows_end_sharply():
     script = subscribed(Script().session("s1", alive=(0, 60)), 0)
     script.mark(Mark.SHED, "s1", 10, 12).mark(Mark.STALLED, "s1", 20, 25, symbol=SYMBOL)
     script.mark(Mark.STALLED, "s1", 40, 50, symbol="BINANCE:OTHER")
+    script.mark(Mark.SUBSCRIBED, "s1", 25, symbol=SYMBOL)  # its data came again
     script.mark(Mark.UNSUBSCRIBED, "s1", 30, symbol=SYMBOL)
 
     assert seen(script) == [(0, 10), (12, 20), (25, 30)]
+
+
+@pytest.mark.parametrize("kind", [Mark.STALLED, Mark.REFUSED])
+def test_a_symbol_that_fell_silent_is_unseen_until_its_data_comes_again(kind: Mark):
+    """Its silence after the mark was once taken for a quiet market."""
+    script = subscribed(Script().session("s1", alive=(0, 100)), 0)
+    script.mark(kind, "s1", 20, 21, symbol=SYMBOL)
+
+    assert seen(script) == [(0, 20)]
+
+    script.mark(Mark.SUBSCRIBED, "s1", 70, symbol=SYMBOL)
+
+    assert seen(script) == [(0, 20), (70, 95)]
 
 
 def test_a_symbol_taken_off_an_older_session_is_still_wanted():

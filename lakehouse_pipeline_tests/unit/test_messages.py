@@ -14,6 +14,7 @@ from lakehouse_pipeline.errors import (
     FeedError,
     LimitError,
     ProtocolFault,
+    StudyError,
     SymbolError,
 )
 from lakehouse_pipeline.tradingview.frames import FrameDecoder
@@ -321,7 +322,7 @@ def test_a_resolved_symbol_tells_its_tick_and_its_name():
         (
             message("study_error", "cs", "st1", "s1_st1", "check study unexpected error", "srv"),
             StudyFailed,
-            FeedError,
+            StudyError,
         ),
         (
             message("qsd", "qs", {"n": "A:B", "s": "error", "errmsg": "no_such_symbol", "v": {}}),

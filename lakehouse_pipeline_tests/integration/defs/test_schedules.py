@@ -78,10 +78,10 @@ def test_a_tick_is_skipped_if_nothing_was_committed_since_the_last(evaluate, rec
     assert said == f"Nothing was committed since run {done.run_id[:8]}."
 
 
-def test_yesterday_is_finalized_after_midnight(evaluate):
+def test_the_days_that_end_are_finalized_and_those_judged_too_early(evaluate):
     asked = evaluate("finalize_yesterday", datetime(2026, 1, 6, 0, 20, tzinfo=UTC))
 
-    assert bounds(asked) == ("2026-01-05|BINANCE", "2026-01-05|OKX")
+    assert bounds(asked) == ("2026-01-02|BINANCE", "2026-01-05|OKX")
 
 
 @pytest.mark.usefixtures("committed")
