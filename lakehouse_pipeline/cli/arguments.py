@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from lakehouse_pipeline.build.views import parse_span
 from lakehouse_pipeline.errors import StateDirectoryError, UsageError
+from lakehouse_pipeline.lake.catalog import CATALOG_FILE
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.settings import load_settings
@@ -18,11 +19,14 @@ def open_to_read() -> Lakehouse:
         StateDirectoryError: if nothing was ever recorded there.
     """
     settings = load_settings()
-    if not settings.lake.catalog_uri and not settings.state_dir.is_dir():
-        raise StateDirectoryError(
-            f"There is no lake at {settings.state_dir}.",
-            mend="Run `make demo` or `make up` first, or set LAKEHOUSE_STATE_DIR.",
+    if not settings.lake.catalog_uri and not (settings.state_dir / CATALOG_FILE).is_file():
+        demo = settings.state_dir / "demo"
+        elsewhere = (
+            f"The demo's is read with LAKEHOUSE_STATE_DIR={demo}."
+            if (demo / CATALOG_FILE).is_file()
+            else "Run `make demo` or `make up` first, or set LAKEHOUSE_STATE_DIR."
         )
+        raise StateDirectoryError(f"There is no lake at {settings.state_dir}.", mend=elsewhere)
     return Lakehouse.open(settings)
 
 

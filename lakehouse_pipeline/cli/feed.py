@@ -79,11 +79,11 @@ def record(
     symbols: Annotated[str | None, typer.Option(help="A,B: full names")] = None,
     seconds: Annotated[float | None, typer.Option(help="stop after this long; else Ctrl-C")] = None,
 ) -> None:
-    """Record the feed's raw websocket messages."""
+    """Record the feed's raw websocket messages; an existing file is continued."""
     import asyncio
     import signal
 
-    from lakehouse_pipeline.errors import UsageError
+    from lakehouse_pipeline.errors import FeedUnreachable, UsageError
     from lakehouse_pipeline.feedserver.recorder import record as copy_messages
     from lakehouse_pipeline.ingest.clock import make_clock
     from lakehouse_pipeline.settings import load_settings
@@ -104,8 +104,15 @@ def record(
             settings.feed, names, out, stop=stop, now=clock.now, greeted=clock.anchor
         )
 
+    before = out.stat().st_size if out.exists() else 0
     asyncio.run(until_stopped())
-    typer.echo(f"{out}: {out.stat().st_size} bytes")
+    added = out.stat().st_size - before
+    if not added:
+        raise FeedUnreachable(
+            f"Nothing was recorded from {settings.feed.url.split('?')[0]}.",
+            mend="`lakehouse doctor` says whether the feed can be reached.",
+        )
+    typer.echo(f"{out}: {added} bytes added")
 
 
 def replay(

@@ -26,7 +26,7 @@ Form = Annotated[Format, typer.Option("--format", help="stdout holds nothing els
 DETAIL_OF_BARS = (
     *("exchange", "symbol", "prev_close", "counter_start", "counter_end", "bid", "ask", "spread"),
     *("price_updates", "volume_updates", "time_updates", "quote_updates", "late_updates"),
-    *("stretch", "flags", "state", "covered_seconds", "observed_seconds", "volume_basis"),
+    *("stretch", "flags", "state", "observed_seconds", "volume_basis"),
     *("price_deviation", "volume_deviation"),
 )
 DETAIL_OF_GAPS = ("gap_id", "exchange", "counter_before", "counter_after")

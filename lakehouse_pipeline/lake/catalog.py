@@ -43,6 +43,7 @@ from .storage import DurableFileIO
 from .tables import SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, TABLES, TableSpec
 
 NAME = "lakehouse"
+CATALOG_FILE = "catalog.db"  # the embedded catalog, in the state folder
 LOCK_SECONDS = 30  # how long a process waits for another's catalog transaction
 DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 
@@ -106,7 +107,7 @@ def open_catalog(settings: Settings) -> Catalog:
         folder = settings.state_dir.absolute()
         properties["warehouse"] = lake.warehouse or str(folder / "warehouse")
         properties.setdefault("pool_pre_ping", "true")  # a restarted server is connected to anew
-        return _open_sql(lake.catalog_uri or _sqlite_uri(folder / "catalog.db"), properties)
+        return _open_sql(lake.catalog_uri or _sqlite_uri(folder / CATALOG_FILE), properties)
 
 
 def _sqlite_uri(path: Path) -> str:

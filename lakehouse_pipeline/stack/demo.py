@@ -27,7 +27,7 @@ BARS = "market.bars_1m"
 INDICATORS = "market.indicators_1m"
 CHECKED = ("market/bars_1s", "market/bars_1m")
 REPORT_EVERY = 10.0  # seconds
-GRACE = 60.0  # seconds for what is still being built when the time is up
+GRACE = 180.0  # seconds for what is still being built when the time is up
 SHOWN_BARS = 3
 
 

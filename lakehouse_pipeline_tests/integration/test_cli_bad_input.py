@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.settings import load_settings
+
 USAGE, ENVIRONMENT = 2, 1
 GOOD = "exchanges: {BINANCE: {symbols: [BTCUSDT]}}\n"
 NOWHERE = "ws://127.0.0.1:1"
@@ -189,6 +192,21 @@ def test_state_folder_that_is_a_file_is_named(run, tmp_path: Path) -> None:
     assert_one_line(result, ENVIRONMENT, "file", "LAKEHOUSE_STATE_DIR")
 
 
+def test_the_demos_lake_is_pointed_to(run, tmp_path: Path) -> None:
+    Lakehouse.open(load_settings(state_dir=tmp_path / ".lakehouse" / "demo")).close()
+
+    result = run("status")
+
+    assert_one_line(result, ENVIRONMENT, "no lake", "LAKEHOUSE_STATE_DIR=.lakehouse/demo")
+    assert not (tmp_path / ".lakehouse" / "catalog.db").exists()
+
+
+def test_a_recording_of_nothing_is_no_success(run) -> None:
+    result = run("feed", "record", "--out", "x.jsonl", "--exchange", "BINANCE", "--seconds", "1")
+
+    assert_one_line(result, ENVIRONMENT, "Nothing was recorded", NOWHERE)
+
+
 def test_catalog_that_is_no_database_is_named(run, tmp_path: Path) -> None:
     state = tmp_path / ".lakehouse"
     state.mkdir()
@@ -200,7 +218,7 @@ def test_catalog_that_is_no_database_is_named(run, tmp_path: Path) -> None:
 
 
 def test_catalog_from_a_newer_version_is_refused(run, tmp_path: Path) -> None:
-    assert run("status", LAKEHOUSE_STATE_DIR=str(tmp_path)).returncode == 0
+    Lakehouse.open(load_settings(state_dir=tmp_path)).close()
     age_one_table(tmp_path)
 
     result = run("status", LAKEHOUSE_STATE_DIR=str(tmp_path))
