@@ -184,12 +184,13 @@ READERS = ("read-a", "read-b")
 
 
 def act(folder: Path, name: str) -> None:
-    """Be one of the cast until killed or told to stop; say each turn on standard output."""
+    """Be one of the cast until killed, told to stop or left alone; say each turn."""
     role = name.partition("-")[0]
     work = Reader() if role == "read" else ROLES[role]
+    director = os.getppid()
     with open_lake(folder) as lake:
         for number in range(sys.maxsize):
-            if (folder / "stop").exists():
+            if (folder / "stop").exists() or os.getppid() != director:
                 return
             try:
                 work(Turn(lake, name, number))
