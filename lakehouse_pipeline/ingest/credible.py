@@ -21,6 +21,7 @@ _Positive = Annotated[float, Meta(gt=0, lt=LARGEST)]
 _NotNegative = Annotated[float, Meta(ge=0, lt=LARGEST)]
 _Finite = Annotated[float, Meta(gt=-LARGEST, lt=LARGEST)]
 _Seconds = Annotated[int, Meta(gt=0, lt=10**11)]  # may still lie in the future
+_Never = Annotated[int, Meta(gt=0, lt=0)]  # no value is: whoever carries it is not usual
 
 
 class Credible(TypedDict, total=False):
@@ -40,7 +41,18 @@ class Credible(TypedDict, total=False):
     low_price: _Positive
     prev_close_price: _Positive
     open_time: _Seconds
-    update_mode: str
+    currency_code: _Never
+    description: _Never
+    exchange: _Never
+    minmov: _Never
+    minmove2: _Never
+    original_name: _Never
+    pricescale: _Never
+    pro_name: _Never
+    short_name: _Never
+    type: _Never
+    typespecs: _Never
+    update_mode: _Never
 
 
 def incredible(values: Mapping[str, Any], received_at: int) -> str | None:

@@ -31,6 +31,7 @@ from lakehouse_pipeline.tradingview.state import QuoteState
 
 from .cadence import Cadence
 from .credible import DAY, Credible, incredible
+from .description import Description
 from .rows import QUOTES, Entry, mark, reject
 
 SECOND = 1_000_000  # µs
@@ -49,8 +50,8 @@ class _Line:
     """One symbol on this session."""
 
     __slots__ = (
-        *("cadence", "has_price", "last_data", "moment", "refused", "restoring", "stalled"),
-        *("state", "values"),
+        *("cadence", "description", "has_price", "last_data", "moment", "refused", "restoring"),
+        *("stalled", "state", "values"),
     )
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class _Line:
         self.state.merge(dict.fromkeys(_WIRE_KEYS))
         self.values = self.state.values  # in the order of a row's columns
         self.cadence = Cadence()
+        self.description = Description()
         self.last_data: int | None = None  # None until the first data after a subscription
         self.moment = 0  # when the cadence last learnt; what comes within a second is one moment
         self.restoring = True
@@ -209,6 +211,13 @@ class SessionRecorder:
         self._follow(line, event.name, values, at, entries)
         meaning = _meaning(line.state.merge(values), line.restoring)
         entries.append((QUOTES, _row(event.name, line.values, meaning, at, self.session_id)))
+        line.description.learn(event.values)
+        self._describe(line, event.name, at, entries)
+
+    def _describe(self, line: _Line, name: str, at: int, entries: list[Entry]) -> None:
+        """Pass on what the feed says the symbol is, once its first load is there whole."""
+        if not line.restoring and (facts := line.description.news()) is not None:
+            entries.append(mark(self.session_id, Mark.DESCRIBED, at, at, symbol=name, detail=facts))
 
     def _follow(
         self, line: _Line, name: str, values: dict[str, Any], at: int, entries: list[Entry]
@@ -247,6 +256,7 @@ class SessionRecorder:
             case QuoteCompleted(name=name):
                 if (line := self._lines.get(name)) is not None:
                     line.restoring = False
+                    self._describe(line, name, at, entries)
             case ProtocolFailure() | CriticalFailure():
                 self.fault = to_error(event)
                 entries.append(reject(self.session_id, at, "refused_by_feed", str(self.fault)))

@@ -34,6 +34,7 @@ class Mark(StrEnum):
     REFUSED = "refused"  # point: the feed would not give the symbol
     STALLED = "stalled"  # from, to: the symbol fell silent while others ticked
     SHED = "shed"  # from, to: we dropped updates because we could not keep up
+    DESCRIBED = "described"  # point: what the feed says the symbol is, as JSON in the detail
     ENDED = "ended"  # point: the last frame received, with the reason
 
 

@@ -22,7 +22,7 @@ def test_a_usual_update_is_its_name_and_values():
 
 
 def test_fields_nobody_keeps_are_left_out():
-    assert READER.read(text('{"bid":1,"rtc":null,"short_name":"A"}')) == ("X:A", {"bid": 1.0})
+    assert READER.read(text('{"bid":1,"rtc":null,"logoid":"A"}')) == ("X:A", {"bid": 1.0})
 
 
 @pytest.mark.parametrize(

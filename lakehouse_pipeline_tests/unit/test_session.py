@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -284,3 +285,45 @@ def test_the_short_way_leaves_the_first_data_of_a_symbol_to_the_long_one():
     session.receive([update({**FULL, "lp": -1.0}), QuoteCompleted("qs", BTC)], NOW)
 
     assert session.receive_usual(BTC, {"lp": 101.0, "lp_time": START}, NOW + 1) is None
+
+
+def described(entries: list[Entry]) -> list[dict[str, Any]]:
+    return [
+        json.loads(row["detail"]) for row in of(COVERAGE, entries) if row["kind"] == "described"
+    ]
+
+
+def test_what_the_feed_says_a_symbol_is_lands_once_and_when_it_changes():
+    session = recorder()
+    first = {
+        **FULL,
+        "pricescale": 100,
+        "minmov": 1,
+        "currency_code": "USDT",
+        "typespecs": ["crypto"],
+    }
+
+    entries = session.receive([update(first), update({"type": "spot"})], NOW)
+    assert described(entries) == []
+    entries = session.receive([QuoteCompleted("qs", BTC), QuoteCompleted("qs", BTC)], NOW)
+    entries += session.receive([update({"lp": 101.0}), update({"type": "spot"})], NOW)
+    changed = session.receive([update({"pricescale": 1_000})], NOW)
+
+    whole = {
+        "currency_code": "USDT",
+        "description": "Bitcoin",
+        "minmov": 1,
+        "pricescale": 100,
+        "type": "spot",
+        "typespecs": ["crypto"],
+    }
+    assert described(entries) == [whole]
+    assert described(changed) == [whole | {"pricescale": 1_000}]
+
+
+def test_a_description_is_kept_to_a_bearable_length():
+    session = restored()
+
+    entries = session.receive([update({"description": "\ud83d" + "x" * 10_000_000})], NOW)
+
+    assert described(entries) == [{"description": "?" + "x" * 199}]

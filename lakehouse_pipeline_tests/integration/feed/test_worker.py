@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def test_every_update_sent_lands_exactly_once(
         # What was sent while the worker was leaving is not recorded; everything before it is.
         assert landed.to_list() == sent[: len(landed)]
         assert len(landed) > 20
+        (told,) = worker.table("raw.coverage").filter(kind="described", symbol=symbol)["detail"]
+        facts = json.loads(told)
+        first = packets[0]
+        for key in ("pricescale", "minmov", "currency_code", "type", "typespecs", "update_mode"):
+            assert facts[key] == first[key]
 
 
 def test_a_cut_connection_is_one_outage_and_everything_comes_back(
