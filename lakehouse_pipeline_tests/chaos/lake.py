@@ -240,7 +240,8 @@ class Player:
         self._life += 1
         stem = self._folder / "diaries" / f"{self.name}.{self._life}"
         command = [sys.executable, "-m", "lakehouse_pipeline_tests.chaos.lake"]
-        with stem.with_suffix(f"{stem.suffix}.out").open("w") as out, self._errors.open("w") as err:
+        self._diary = stem.with_suffix(f"{stem.suffix}.out")
+        with self._diary.open("w") as out, self._errors.open("w") as err:
             self.process = subprocess.Popen(
                 [*command, "--act", self.name, "--folder", str(self._folder)],
                 stdout=out,
@@ -251,6 +252,11 @@ class Player:
     @property
     def _errors(self) -> Path:
         return self._folder / "diaries" / f"{self.name}.{self._life}.err"
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether it has had a turn since it was last started."""
+        return self._diary.stat().st_size > 0
 
     def kill(self) -> None:
         self.process.kill()
@@ -268,7 +274,8 @@ class Player:
 def direct(folder: Path, *, seconds: float, seed: int, enough: int | None = None) -> Outcome:
     """Let the cast act for *seconds*, killing one of them now and then, and judge.
 
-    Earlier, if everybody has had *enough* turns and there were as many kills.
+    Earlier, if everybody has had *enough* turns and there were as many kills. The next kill waits
+    until the last victim acts again: on a slow machine the cast would only start otherwise.
     """
     choice, outcome = random.Random(seed), Outcome()
     (folder / "diaries").mkdir(parents=True)
@@ -276,6 +283,7 @@ def direct(folder: Path, *, seconds: float, seed: int, enough: int | None = None
         pass  # the tables are there before anybody reads
     players = [Player(folder, name) for name in (*CAST, *READERS)]
     deadline, next_kill = time.monotonic() + seconds, time.monotonic() + 2 * EVERY
+    victim = players[0]
     while time.monotonic() < deadline and not outcome.failures:
         time.sleep(0.1)
         turns = read_diaries(folder)["done"]
@@ -283,8 +291,8 @@ def direct(folder: Path, *, seconds: float, seed: int, enough: int | None = None
         if enough is not None and min(done) >= enough:
             break
         outcome.failures += [why for player in players if (why := player.failure())]
-        if time.monotonic() >= next_kill and not outcome.failures:
-            next_kill += choice.uniform(0.5, 1.5) * EVERY
+        if time.monotonic() >= next_kill and victim.is_acting and not outcome.failures:
+            next_kill = time.monotonic() + choice.uniform(0.5, 1.5) * EVERY
             victim = choice.choice([each for each in players if each.name not in READERS])
             victim.kill()
             outcome.kills[victim.name] += 1
