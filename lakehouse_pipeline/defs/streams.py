@@ -94,7 +94,7 @@ class MaterializationReports:
         with self._lock:
             rows, self._rows = self._rows, Counter()
         partition = Part(self._exchange, datetime.now(UTC).date()).key
-        for table in ("raw.quotes", "raw.coverage", "raw.indicators"):
+        for table in ("raw.quotes", "raw.coverage", "raw.indicators", "raw.rejects"):
             if rows[table]:
                 event = dg.AssetMaterialization(
                     key(table),

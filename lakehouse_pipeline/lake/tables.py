@@ -1,8 +1,8 @@
 """The physical model: every table's columns, partition specs, order, properties and retention.
 
-Append a column at the end of its table (field IDs are positions and never move), give it to
-``market.schemas`` as well, and raise ``SCHEMA_VERSION``; opening the lake then adds it to older
-tables. What the values mean belongs to ``market``; how files are written to ``files``.
+Append a column at the end of its table in ``market.columns`` (field IDs are positions and never
+move), and raise ``SCHEMA_VERSION``; opening the lake then adds it to older tables. What the values
+mean belongs to ``market``; how files are written to ``files``.
 
 A table that moves has two specs. *Sealed*, the default, is (symbol, day): what readers want. *Hot*
 is (exchange, hour): one file a commit. Sealing moves rows from the one to the other.
@@ -11,6 +11,7 @@ is (exchange, hour): one file a commit. Sealing moves rows from the one to the o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -32,7 +33,9 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market import columns
+from lakehouse_pipeline.market.columns import Column
+from lakehouse_pipeline.market.schemas import schema_of
 
 SCHEMA_VERSION = 2
 SCHEMA_VERSION_PROPERTY = "lakehouse.schema-version"
@@ -40,10 +43,14 @@ SNAPSHOTS_KEPT = 40  # and ten more until they are expired at once; a commit's c
 
 SEALED, HOT = 0, 1  # spec IDs
 
-TEXT, REAL, INT, LONG = StringType(), DoubleType(), IntegerType(), LongType()
-TIME = TimestamptzType()
+TYPES: dict[pl.DataType, IcebergType] = {
+    columns.TEXT: StringType(),
+    columns.REAL: DoubleType(),
+    columns.INT: IntegerType(),
+    columns.LONG: LongType(),
+    columns.UTC_TIME: TimestamptzType(),
+}
 
-Column = tuple[str, IcebergType, str]
 Partition = tuple[str, Transform]  # type: ignore[type-arg]  # the library declares it generic and uses it bare
 
 BY_VALUE, BY_DAY, BY_HOUR = IdentityTransform(), DayTransform(), HourTransform()  # type: ignore[var-annotated]  # as above
@@ -58,12 +65,15 @@ class TableSpec:
     name: str
     doc: str
     columns: tuple[Column, ...]
-    frame: pl.Schema
     time_column: str
     sealed: tuple[Partition, ...]
     hot: tuple[Partition, ...] | None
     order: tuple[str, ...]
     tagged_days: int = 0  # daily tags kept for time travel
+
+    @cached_property
+    def frame(self) -> pl.Schema:
+        return schema_of(self.columns)
 
     @property
     def required(self) -> frozenset[str]:
@@ -75,8 +85,8 @@ class TableSpec:
     def schema(self) -> Schema:
         return Schema(
             *(
-                NestedField(number, name, kind, required=name in self.required, doc=doc)
-                for number, (name, kind, doc) in enumerate(self.columns, start=1)
+                NestedField(number, name, TYPES[dtype], required=name in self.required, doc=doc)
+                for number, (name, dtype, doc) in enumerate(self.columns, start=1)
             )
         )
 
@@ -105,7 +115,7 @@ class TableSpec:
     def properties(self) -> dict[str, str]:
         """The table properties, each measured to matter or needed by what we promise."""
         bounded = {"exchange", "symbol", *self.required} & set(self.frame)
-        bounded |= {name for name, kind, _ in self.columns if kind == TIME}
+        bounded |= {name for name, dtype, _ in self.columns if dtype == columns.UTC_TIME}
         return {
             "format-version": "2",
             SCHEMA_VERSION_PROPERTY: str(SCHEMA_VERSION),
@@ -153,42 +163,10 @@ def _partition_name(column: str, transform: Transform, spec_id: int) -> str:  # 
     return f"{column}_{suffix}" if spec_id == SEALED else f"hot_{column}_{suffix}"
 
 
-_EXCHANGE = ("exchange", TEXT, "The exchange's name as TradingView writes it: BINANCE")
-_SYMBOL = ("symbol", TEXT, "The full name: BINANCE:BTCUSDT")
-_WRITER = (
-    ("session_id", TEXT, "The connection and quote session that carried it"),
-    ("writer_id", TEXT, "The spool file that took it; with sequence, the row's identity"),
-    ("sequence", LONG, "The row's number in its spool file"),
-)
-
 QUOTES = TableSpec(
     name="raw.quotes",
     doc="Every quote update as landed: the merged snapshot and which fields changed",
-    columns=(
-        _EXCHANGE,
-        _SYMBOL,
-        ("event_time", TIME, "When it happened: last_time, or received_at for quote updates"),
-        ("received_at", TIME, "When the worker saw the frame"),
-        ("kind", TEXT, "price, volume, time, quote or restore"),
-        ("changed", TEXT, "Columns this update carried, comma separated"),
-        ("last_price", REAL, "Price of the last trade"),
-        ("last_time", TIME, "Time of the last trade, whole seconds"),
-        ("cumulative_volume", REAL, "The feed's volume counter, base currency"),
-        ("change", REAL, "Price change since the previous day's close"),
-        ("change_percent", REAL, "The same in percent"),
-        ("bid", REAL, "Best bid"),
-        ("ask", REAL, "Best ask"),
-        ("bid_size", REAL, "Size at the best bid"),
-        ("ask_size", REAL, "Size at the best ask"),
-        ("day_open", REAL, "The session's open"),
-        ("day_high", REAL, "The session's high"),
-        ("day_low", REAL, "The session's low"),
-        ("prev_day_close", REAL, "The previous session's close"),
-        ("day_open_time", TIME, "When the session opened"),
-        ("update_mode", TEXT, "streaming, delayed_streaming_900, …"),
-        *_WRITER,
-    ),
-    frame=schemas.QUOTES,
+    columns=columns.QUOTES,
     time_column="event_time",
     sealed=(("symbol", BY_VALUE), ("event_time", BY_DAY)),
     hot=(("exchange", BY_VALUE), ("received_at", BY_HOUR)),
@@ -199,19 +177,7 @@ QUOTES = TableSpec(
 COVERAGE = TableSpec(
     name="raw.coverage",
     doc="Which session was alive from when to when, how it ended, and what it subscribed",
-    columns=(
-        _EXCHANGE,
-        ("session_id", TEXT, "The connection and quote session"),
-        ("kind", TEXT, "opened, alive, [un]subscribed, refused, described, stalled, shed, ended"),
-        ("symbol", TEXT, "The symbol concerned; null is the whole session"),
-        ("start", TIME, "From, in received time"),
-        ("end", TIME, "To, in received time; equals start for a point"),
-        ("reason", TEXT, "Why it ended or was refused"),
-        ("detail", TEXT, "The evidence in words; described: the symbol's facts as JSON"),
-        ("writer_id", TEXT, "The spool file that took it; with sequence, the row's identity"),
-        ("sequence", LONG, "The row's number in its spool file"),
-    ),
-    frame=schemas.COVERAGE,
+    columns=columns.COVERAGE,
     time_column="start",
     sealed=(("exchange", BY_VALUE), ("start", BY_DAY)),
     hot=None,
@@ -221,18 +187,7 @@ COVERAGE = TableSpec(
 RAW_INDICATORS = TableSpec(
     name="raw.indicators",
     doc="Indicator values streamed by TradingView studies",
-    columns=(
-        _EXCHANGE,
-        _SYMBOL,
-        ("event_time", TIME, "Open time of the bar the value belongs to"),
-        ("received_at", TIME, "When the worker saw the frame"),
-        ("name", TEXT, "The study: RSI, MACD"),
-        ("parameters", TEXT, "Its inputs, as JSON"),
-        ("plot", TEXT, "Which of its lines"),
-        ("value", REAL, "The value"),
-        *_WRITER,
-    ),
-    frame=schemas.RAW_INDICATORS,
+    columns=columns.RAW_INDICATORS,
     time_column="event_time",
     sealed=(("symbol", BY_VALUE), ("event_time", BY_DAY)),
     hot=(("exchange", BY_VALUE), ("received_at", BY_HOUR)),
@@ -242,64 +197,19 @@ RAW_INDICATORS = TableSpec(
 REJECTS = TableSpec(
     name="raw.rejects",
     doc="Frames and rows refused, with the reason: nothing is dropped silently",
-    columns=(
-        _EXCHANGE,
-        ("session_id", TEXT, "The connection and quote session"),
-        ("received_at", TIME, "When the worker saw it"),
-        ("symbol", TEXT, "The symbol, where it could be read"),
-        ("reason", TEXT, "Why it was refused"),
-        ("payload", TEXT, "What was refused, as received"),
-        ("writer_id", TEXT, "The spool file that took it; with sequence, the row's identity"),
-        ("sequence", LONG, "The row's number in its spool file"),
-    ),
-    frame=schemas.REJECTS,
+    columns=columns.REJECTS,
     time_column="received_at",
     sealed=(("exchange", BY_VALUE), ("received_at", BY_DAY)),
     hot=None,
     order=("received_at", "sequence"),
 )
 
-_BARS: tuple[Column, ...] = (
-    _EXCHANGE,
-    _SYMBOL,
-    ("open_time", TIME, "Start of the interval, which is half-open"),
-    ("open", REAL, "First price observed in the interval"),
-    ("high", REAL, "Highest price observed"),
-    ("low", REAL, "Lowest price observed"),
-    ("close", REAL, "Last price observed"),
-    ("prev_close", REAL, "Last price observed before the interval"),
-    ("volume", REAL, "Base currency; null where it cannot be known"),
-    ("volume_basis", TEXT, "How the volume is known"),
-    ("counter_start", REAL, "The volume counter at the start"),
-    ("counter_end", REAL, "The volume counter at the end"),
-    ("price_updates", INT, "Updates that carried a price"),
-    ("volume_updates", INT, "Updates that carried a volume and no price"),
-    ("time_updates", INT, "Updates that carried a trade time alone"),
-    ("quote_updates", INT, "Updates of bid or ask alone"),
-    ("late_updates", INT, "Updates received after close and lateness"),
-    ("bid", REAL, "Best bid at the end"),
-    ("ask", REAL, "Best ask at the end"),
-    ("spread", REAL, "Time-weighted mean of ask minus bid"),
-    ("observed_seconds", INT, "Seconds with a price observation"),
-    ("covered_seconds", REAL, "Seconds in which the symbol was seen"),
-    ("state", TEXT, "closed or final"),
-    ("source", TEXT, "Where the bar comes from"),
-    ("flags", INT, "quality.Flag bits"),
-)
 
-
-_DEVIATIONS: tuple[Column, ...] = (
-    ("price_deviation", REAL, "Largest streamed minus official price, absolute; null without both"),
-    ("volume_deviation", REAL, "Streamed minus official volume; null without both"),
-)
-
-
-def _bars(name: str, doc: str, columns: tuple[Column, ...], frame: pl.Schema) -> TableSpec:
+def _bars(name: str, doc: str, declared: tuple[Column, ...]) -> TableSpec:
     return TableSpec(
         name=name,
         doc=doc,
-        columns=columns,
-        frame=frame,
+        columns=declared,
         time_column="open_time",
         sealed=(("symbol", BY_VALUE), ("open_time", BY_DAY)),
         hot=(("exchange", BY_VALUE), ("open_time", BY_HOUR)),
@@ -309,30 +219,16 @@ def _bars(name: str, doc: str, columns: tuple[Column, ...], frame: pl.Schema) ->
 
 
 BARS_1S = _bars(
-    "market.bars_1s", "One-second bars built from quotes; no update, no row", _BARS, schemas.BARS
+    "market.bars_1s", "One-second bars built from quotes; no update, no row", columns.BARS
 )
 BARS_1M = _bars(
-    "market.bars_1m",
-    "One-minute bars, streamed and filled from history",
-    (*_BARS, *_DEVIATIONS),
-    schemas.MINUTE_BARS,
+    "market.bars_1m", "One-minute bars, streamed and filled from history", columns.MINUTE_BARS
 )
 
 HISTORY_1M = TableSpec(
     name="market.history_1m",
     doc="Official one-minute bars fetched from chart history",
-    columns=(
-        _EXCHANGE,
-        _SYMBOL,
-        ("open_time", TIME, "Start of the minute"),
-        ("open", REAL, "Official open"),
-        ("high", REAL, "Official high"),
-        ("low", REAL, "Official low"),
-        ("close", REAL, "Official close"),
-        ("volume", REAL, "Base currency; null where the feed gives none"),
-        ("fetched_at", TIME, "When it was first seen with these values"),
-    ),
-    frame=schemas.HISTORY,
+    columns=columns.HISTORY,
     time_column="open_time",
     sealed=(("symbol", BY_VALUE), ("open_time", BY_DAY)),
     hot=None,
@@ -342,17 +238,7 @@ HISTORY_1M = TableSpec(
 FETCHES = TableSpec(
     name="raw.fetches",
     doc="What was asked of chart history and how far the answer reached: bars that were not given",
-    columns=(
-        _EXCHANGE,
-        _SYMBOL,
-        ("start", TIME, "Of what was asked for"),
-        ("end", TIME, "Of what was asked for, exclusive"),
-        ("reached", TIME, "The answer speaks for what is from here on; null if it was refused"),
-        ("ended", TEXT, "Why there is nothing older: reached, end, limit, empty, or a refusal"),
-        ("detail", TEXT, "What the feed said when it refused"),
-        ("fetched_at", TIME, "When it was answered"),
-    ),
-    frame=schemas.FETCHES,
+    columns=columns.FETCHES,
     time_column="fetched_at",
     sealed=(("exchange", BY_VALUE), ("fetched_at", BY_DAY)),
     hot=None,
@@ -362,19 +248,7 @@ FETCHES = TableSpec(
 GAPS = TableSpec(
     name="market.gaps",
     doc="The ledger of what was not seen: start, end, cause, evidence, volume missed",
-    columns=(
-        ("gap_id", TEXT, "Kept when a gap is split at midnight"),
-        _EXCHANGE,
-        _SYMBOL,
-        ("start", TIME, "From"),
-        ("end", TIME, "To, exclusive"),
-        ("cause", TEXT, "gaps.Cause"),
-        ("evidence", TEXT, "What shows it"),
-        ("missed_volume", REAL, "The counter's delta over the gap, base currency"),
-        ("counter_before", REAL, "The counter before the gap"),
-        ("counter_after", REAL, "The counter after the gap"),
-    ),
-    frame=schemas.GAPS,
+    columns=columns.GAPS,
     time_column="start",
     sealed=(("symbol", BY_VALUE), ("start", BY_DAY)),
     hot=None,
@@ -384,18 +258,7 @@ GAPS = TableSpec(
 INDICATORS_1M = TableSpec(
     name="market.indicators_1m",
     doc="RSI and MACD on one-minute bars, computed or from TradingView",
-    columns=(
-        _EXCHANGE,
-        _SYMBOL,
-        ("open_time", TIME, "Open time of the bar"),
-        ("name", TEXT, "The indicator: RSI, MACD"),
-        ("parameters", TEXT, "Its inputs, as JSON"),
-        ("plot", TEXT, "Which of its lines"),
-        ("value", REAL, "The value"),
-        ("source", TEXT, "computed or tradingview"),
-        ("flags", INT, "quality.Flag bits"),
-    ),
-    frame=schemas.INDICATORS,
+    columns=columns.INDICATORS,
     time_column="open_time",
     sealed=(("symbol", BY_VALUE), ("open_time", BY_DAY)),
     hot=(("exchange", BY_VALUE), ("open_time", BY_HOUR)),
@@ -405,29 +268,7 @@ INDICATORS_1M = TableSpec(
 RECONCILIATION = TableSpec(
     name="market.reconciliation",
     doc="The loss budget of each day and gap, and agreement with official bars",
-    columns=(
-        _EXCHANGE,
-        _SYMBOL,
-        ("start", TIME, "Of the day, or of the gap"),
-        ("end", TIME, "Of the day, or of the gap; exclusive"),
-        ("scope", TEXT, "day or gap"),
-        ("gap_id", TEXT, "The gap, where the scope is one"),
-        ("status", TEXT, "The verdict"),
-        ("seconds_observed", REAL, "Seconds the symbol was seen"),
-        ("seconds_filled", REAL, "Seconds filled from history"),
-        ("seconds_lost", REAL, "Seconds neither seen nor filled"),
-        ("minutes_compared", INT, "Minutes with a streamed and an official bar"),
-        ("close_mismatches", INT, "Of these, closes that differ"),
-        ("max_high_deviation", REAL, "Largest difference of highs, price units"),
-        ("max_low_deviation", REAL, "Largest difference of lows, price units"),
-        ("missed_volume", REAL, "Volume the gaps missed, base currency"),
-        ("filled_volume", REAL, "Of it, filled from history"),
-        ("volume_residual", REAL, "Streamed and filled volume minus official volume"),
-        ("worst", TEXT, "The worst minutes, in words"),
-        ("reason", TEXT, "Why a gap cannot be filled"),
-        ("minutes_unseen", INT, "Covered minutes with an official bar and no streamed one"),
-    ),
-    frame=schemas.RECONCILIATION,
+    columns=columns.RECONCILIATION,
     time_column="start",
     sealed=(("symbol", BY_VALUE), ("start", BY_DAY)),
     hot=None,
@@ -437,21 +278,7 @@ RECONCILIATION = TableSpec(
 SYMBOLS = TableSpec(
     name="market.symbols",
     doc="What a symbol is: precision, currency, type, counter kind, from when to when",
-    columns=(
-        _EXCHANGE,
-        _SYMBOL,
-        ("description", TEXT, "Its name in words"),
-        ("currency", TEXT, "The quote currency"),
-        ("type", TEXT, "spot, swap, futures, …"),
-        ("pricescale", LONG, "Prices are multiples of minmov / pricescale"),
-        ("minmov", LONG, "See pricescale"),
-        ("update_mode", TEXT, "streaming, delayed_streaming_900, …"),
-        ("counter_kind", TEXT, "How the volume counter resets: session or rolling"),
-        ("counter_evidence", TEXT, "What shows it"),
-        ("valid_from", TIME, "From when this row holds"),
-        ("valid_to", TIME, "Until when; null is now"),
-    ),
-    frame=schemas.SYMBOLS,
+    columns=columns.SYMBOLS,
     time_column="valid_from",
     sealed=(("exchange", BY_VALUE),),
     hot=None,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
-import polars as pl
+
+from lakehouse_pipeline.market.columns import Column
 
 OWNERS = ["team:lakehouse"]
 POOL = "build"  # dagster.yaml says how many runs may build at once
@@ -18,10 +19,10 @@ def key(table: str) -> dg.AssetKey:
 
 
 def attributes(
-    table: str, schema: pl.Schema, partitions: dg.MultiPartitionsDefinition
+    table: str, columns: Sequence[Column], partitions: dg.MultiPartitionsDefinition
 ) -> dict[str, Any]:
     """Return what an asset and an external asset of *table* have in common."""
-    columns = [dg.TableColumn(name, str(dtype)) for name, dtype in schema.items()]
+    described = [dg.TableColumn(name, str(dtype), doc) for name, dtype, doc in columns]
     return {
         "key": key(table),
         "group_name": table.partition(".")[0],
@@ -30,14 +31,14 @@ def attributes(
         "partitions_def": partitions,
         "metadata": {
             "dagster/table_name": table,
-            "dagster/column_schema": dg.TableSchema(columns),
+            "dagster/column_schema": dg.TableSchema(described),
         },
     }
 
 
 def built(
     table: str,
-    schema: pl.Schema,
+    columns: Sequence[Column],
     partitions: dg.MultiPartitionsDefinition,
     *,
     deps: Sequence[str],
@@ -51,6 +52,6 @@ def built(
         deps=[key(name) for name in deps],
         pool=pool,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        **attributes(table, schema, partitions),
+        **attributes(table, columns, partitions),
     )
     return decorate

@@ -4,7 +4,7 @@
 import dagster as dg
 
 from lakehouse_pipeline.defs.resources import LakehouseResource, SettingsResource
-from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market import columns
 
 from .catalogue import built
 from .market import BarsConfig, Scope
@@ -14,7 +14,7 @@ from .slices import days, exchanges, tell
 def indicator_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
     @built(
         "market.indicators_1m",
-        schemas.INDICATORS,
+        columns.INDICATORS,
         partitions,
         deps=["market.bars_1m", "market.gaps", "raw.indicators"],
     )

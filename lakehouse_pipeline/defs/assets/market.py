@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from lakehouse_pipeline.defs.resources import LakehouseResource
-from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market import columns
 
 from .catalogue import built
 from .slices import days, exchanges, tell
@@ -34,7 +34,7 @@ class BarsConfig(DayConfig):
 
 
 def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    @built("market.bars_1s", schemas.BARS, partitions, deps=["raw.quotes", "raw.coverage"])
+    @built("market.bars_1s", columns.BARS, partitions, deps=["raw.quotes", "raw.coverage"])
     def bars_1s(
         context: dg.AssetExecutionContext, config: BarsConfig, lakehouse: LakehouseResource
     ) -> None:
@@ -57,7 +57,7 @@ def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
 
     @built(
         "market.bars_1m",
-        schemas.MINUTE_BARS,
+        columns.MINUTE_BARS,
         partitions,
         deps=["market.bars_1s", "market.history_1m"],
     )
@@ -79,7 +79,7 @@ def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
             for exchange, day, seen in days(context, lake):
                 tell(context, bars.build_1m(lake, exchange, day, watermark=seen, symbols=names))
 
-    @built("market.gaps", schemas.GAPS, partitions, deps=["raw.quotes", "raw.coverage"])
+    @built("market.gaps", columns.GAPS, partitions, deps=["raw.quotes", "raw.coverage"])
     def gaps(
         context: dg.AssetExecutionContext, config: DayConfig, lakehouse: LakehouseResource
     ) -> None:

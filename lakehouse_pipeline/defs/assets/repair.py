@@ -6,9 +6,9 @@ import dagster as dg
 from lakehouse_pipeline.defs.partitions import parts_of
 from lakehouse_pipeline.defs.resources import LakehouseResource, SettingsResource
 from lakehouse_pipeline.errors import FeedError
-from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market import columns
 
-from .catalogue import built
+from .catalogue import built, key
 from .slices import days, exchanges, tell
 
 # A round of questions is paced and takes minutes: it must hold no place of those who build.
@@ -18,7 +18,7 @@ POOL = "fetch"
 def repair_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
     @built(
         "market.history_1m",
-        schemas.HISTORY,
+        columns.HISTORY,
         partitions,
         deps=["market.gaps", "raw.coverage"],
         pool=POOL,
@@ -49,12 +49,18 @@ def repair_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
                     "rows": done.bars,
                 }
                 context.add_asset_metadata(told, partition_key=newest[exchange].key)
+                part = newest[exchange].key
+                context.log_event(
+                    dg.AssetMaterialization(
+                        key("raw.fetches"), partition=part, metadata={"symbols": done.asked}
+                    )
+                )
         if failures:
             raise dg.Failure(" ".join(failures))
 
     @built(
         "market.reconciliation",
-        schemas.RECONCILIATION,
+        columns.RECONCILIATION,
         partitions,
         deps=["market.bars_1m", "market.history_1m", "market.gaps"],
         pool=POOL,

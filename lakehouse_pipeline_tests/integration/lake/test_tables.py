@@ -28,7 +28,7 @@ every_table = pytest.mark.parametrize("spec", TABLES.values(), ids=TABLES.keys()
 
 @every_table
 def test_columns_are_those_of_the_frame_schema(spec: TableSpec) -> None:
-    columns = {name: POLARS_TYPES[kind] for name, kind, _ in spec.columns}
+    columns = {field.name: POLARS_TYPES[field.field_type] for field in spec.schema.fields}
 
     assert columns == dict(spec.frame)
 
