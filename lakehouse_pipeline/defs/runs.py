@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
@@ -23,11 +24,15 @@ STARTED_PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
 
 
 def live_process(instance: DagsterInstance, run: DagsterRun) -> psutil.Process | None:
-    """Return the process that executes *run*, if it lives; never a later one with its number."""
-    for pid, seen_at in _processes_of(instance, run):
+    """Return the process that executes *run*, if it lives; never a stranger with its number.
+
+    Told by its environment, not by when it began: that is told differently once the machine's
+    clock is set.
+    """
+    for pid in _processes_of(instance, run):
         try:
             process = psutil.Process(pid)
-            if process.create_time() <= seen_at and is_alive(process):
+            if is_alive(process) and _works_on(instance, process):
                 return process
         except psutil.NoSuchProcess:
             continue
@@ -59,8 +64,17 @@ def end_dead_run(instance: DagsterInstance, run: DagsterRun) -> None:
         instance.report_run_failed(now, "Its process has gone.")
 
 
-def _processes_of(instance: DagsterInstance, run: DagsterRun) -> Iterator[tuple[int, float]]:
+def _works_on(instance: DagsterInstance, process: psutil.Process) -> bool:
+    """Tell whether *process* was started by a server of this instance."""
+    try:
+        home = process.environ().get("DAGSTER_HOME")
+    except psutil.AccessDenied:
+        return False  # another user's
+    return home is not None and Path(home).resolve() == Path(instance.root_directory).resolve()
+
+
+def _processes_of(instance: DagsterInstance, run: DagsterRun) -> Iterator[int]:
     for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
         found = STARTED_PROCESS.search(entry.message)
         if found:
-            yield int(found[1]), entry.timestamp
+            yield int(found[1])

@@ -21,6 +21,7 @@ from .runs import UNFINISHED, end_dead_run, has_lost_its_process
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
+    from lakehouse_pipeline.ingest.supervision import Failure
 
 LOOK_EVERY = 5  # seconds; the daemon's own step
 # From a run's start to its worker's first heartbeat; a process silent for longer is canceled.
@@ -59,7 +60,7 @@ def supervise(
         for status in supervision.workers(state_dir, exchange)
         if supervision.is_alive(status, now)
     ]
-    failures = supervision.failures(state_dir, exchange, now)
+    failures = known_failures(instance, state_dir, exchange, now)
     match supervision.decide(living, failures, now):
         case supervision.Keep(status) if not supervision.is_due(status):
             return dg.SkipReason(summary(status))
@@ -91,12 +92,40 @@ def unfinished_runs(instance: dg.DagsterInstance, exchange: str) -> Sequence[dg.
     )
 
 
+def known_failures(
+    instance: dg.DagsterInstance, state_dir: Path, exchange: str, now: datetime
+) -> list[Failure]:
+    """Return what workers said of their failures, and runs that failed before one could speak."""
+    from lakehouse_pipeline.ingest import supervision  # noqa: PLC0415  # as above
+
+    told = supervision.failures(state_dir, exchange, now)
+    known = {failure.run_id for failure in told}
+    failed = instance.get_run_records(
+        dg.RunsFilter(
+            job_name=stream_quotes.name,
+            tags={EXCHANGE: exchange},
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            updated_after=now - supervision.FORGIVEN,
+        ),
+        limit=supervision.KEPT_FAILURES,
+    )
+    return told + [
+        supervision.Failure(
+            at=datetime.fromtimestamp(record.end_time or record.update_timestamp.timestamp(), UTC),
+            reason=f"run {record.dagster_run.run_id[:8]} failed before it recorded",
+            run_id=record.dagster_run.run_id,
+        )
+        for record in failed
+        if record.dagster_run.run_id not in known
+    ]
+
+
 def summary(status: WorkerStatus) -> str:
     """Return one line about a worker that is recording."""
     commit = f"{status.last_commit_at:%H:%M:%S}" if status.last_commit_at else "none yet"
     trouble = "; ".join(error for error in (status.feed_error, status.lake_error) if error)
     return (
-        f"Process {status.pid} records {status.symbols} symbols: {status.quotes} quotes, "
+        f"Process {status.process.pid} records {status.symbols} symbols: {status.quotes} quotes, "
         f"{status.pending} to commit, last commit {commit} UTC{'; ' + trouble if trouble else ''}."
     )
 

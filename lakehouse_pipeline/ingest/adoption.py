@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from lakehouse_pipeline.errors import SpoolLocked
+import structlog
+
+from lakehouse_pipeline.errors import SpoolError, SpoolFull, SpoolLocked
 from lakehouse_pipeline.market.coverage import Ending, Mark
 
 from .locking import spool_lock
@@ -19,9 +21,19 @@ from .rows import mark
 from .salvage import TEMPORARY, finish_salvage, salvage
 from .spool import SUFFIX, Spool, SpoolDamaged
 
+log = structlog.get_logger()
+
 
 def take_free(folder: Path) -> list[Spool]:
-    """Open every spool in *folder* that nobody holds, damaged ones salvaged."""
+    """Open every spool in *folder* that nobody holds, damaged ones salvaged.
+
+    One that cannot be used (another version's, say) is left as it is: it must not keep the
+    exchange from being recorded.
+
+    Raises:
+        SpoolFull: the disk is full.
+        StateDirectoryError: the folder cannot be written.
+    """
     paths = set(folder.glob(f"*{SUFFIX}"))
     paths |= {path.with_suffix(SUFFIX) for path in folder.glob(f"*{TEMPORARY}")}
     return [spool for path in sorted(paths) if (spool := _take(path)) is not None]
@@ -57,6 +69,11 @@ def _take(path: Path) -> Spool | None:
                 salvage(path)
             return _sound(path)
     except SpoolLocked:
+        return None
+    except SpoolFull:
+        raise
+    except SpoolError as error:
+        log.warning("spool_left_alone", spool=str(path), problem=str(error))
         return None
 
 

@@ -1,19 +1,20 @@
 """What a worker says of itself, once a second, in a file that others may read.
 
-The file is about the process, so its times are the machine's. Who judges it is ``supervision``.
+The file is about the process, so its times are the machine's; what is compared is its uptime,
+which no step of its clock changes. Who judges it is ``supervision``.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import msgspec
-import psutil
 
 from lakehouse_pipeline import __version__
+from lakehouse_pipeline.machine import Process, uptime
 
 
 class WorkerStatus(msgspec.Struct, kw_only=True):
@@ -23,8 +24,9 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     writer_id: str
     run_id: str  # of whoever started it; opaque here
     host: str = msgspec.field(default_factory=socket.gethostname)
-    pid: int = msgspec.field(default_factory=os.getpid)
-    process_created: float = msgspec.field(default_factory=lambda: psutil.Process().create_time())
+    process: Process  # without a default: another version's file must not seem to be ours
+    began: float  # the machine's uptime when it was made
+    beat: float  # the machine's uptime at ``at``
     started_at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
     at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
     connected: bool = False
@@ -43,6 +45,34 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     lease_expired: bool = False  # it would like to be succeeded
     version: str = __version__  # of the code it runs
     ended: str = ""  # how it ended; empty while it runs
+
+    @classmethod
+    def begin(cls, exchange: str, writer_id: str, run_id: str) -> Self:
+        """Return the status of a worker that starts now, in this process."""
+        now = uptime()
+        return cls(
+            exchange=exchange,
+            writer_id=writer_id,
+            run_id=run_id,
+            process=Process.current(),
+            began=now,
+            beat=now,
+        )
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether its uptimes are ours."""
+        return self.host == socket.gethostname() and self.process.of_this_boot
+
+    def is_newer_than(self, other: WorkerStatus) -> bool:
+        """Tell which of two workers was started later, on one machine whatever its clock did."""
+        if self.is_of_this_machine and other.is_of_this_machine:
+            return self.began > other.began
+        return self.started_at > other.started_at
+
+    def touch(self) -> None:
+        """Say that it is now."""
+        self.at, self.beat = datetime.now(UTC), uptime()
 
 
 def heartbeat_folder(state_dir: Path) -> Path:

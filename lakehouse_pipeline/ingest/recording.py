@@ -162,7 +162,7 @@ class Recording:
         """Tell whether a worker that started after this one has durable rows of its own."""
         own, now = self._status, datetime.now(UTC)
         return any(
-            other.started_at > own.started_at
+            other.is_newer_than(own)
             and other.connected
             and other.quotes > 0
             and is_alive(other, now)
@@ -170,7 +170,7 @@ class Recording:
         )
 
     def _write_status(self) -> None:
-        self._status.at = datetime.now(UTC)
+        self._status.touch()
         self._status.pending = self._own.last_sequence - self._status.last_commit_sequence
         SPOOL_ROWS.labels(self._status.exchange).set(self._status.pending)
         try:

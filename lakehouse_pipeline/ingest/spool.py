@@ -79,9 +79,10 @@ class Spool:
         self.writer_id = path.name.removesuffix(SUFFIX)
         self._mutex = threading.Lock()
         self._lock_fd: int | None = take_lock(path)
-        try:
-            self._write = self._connect()
-            self._read = self._connect()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._unlock)
+            self._write = undo.enter_context(contextlib.closing(self._connect()))
+            self._read = undo.enter_context(contextlib.closing(self._connect()))
             with _faults(path):
                 self._write.executescript(SCHEMA)
                 meta = dict(self._write.execute("SELECT key, value FROM meta"))
@@ -90,9 +91,7 @@ class Spool:
                 )
             _check_format(path, meta.get("format", FORMAT))
             self._last = int(meta.get("last", 0))
-        except BaseException:
-            self._unlock()
-            raise
+            undo.pop_all()
 
     @classmethod
     def create(cls, folder: Path) -> Spool:

@@ -7,16 +7,16 @@ machine crash. Reading files is here in two thin functions; the decision is pure
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
-import psutil
 import structlog
 
 from lakehouse_pipeline import __version__
+from lakehouse_pipeline.machine import uptime
 
 from .heartbeat import WorkerStatus, heartbeat_folder, heartbeat_path
 
@@ -36,6 +36,7 @@ class Failure(msgspec.Struct, frozen=True):
     at: datetime
     reason: str
     banned: bool = False
+    run_id: str = ""  # whose failure it was; the same one may be known from elsewhere
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def decide(
     living: Sequence[WorkerStatus], failures: Sequence[Failure], now: datetime
 ) -> Start | Keep | Wait:
     """Return what to do for one exchange."""
-    newest = max(living, key=lambda status: status.started_at, default=None)
+    newest = newest_of(living)
     if newest is not None and not is_due(newest):
         return Keep(newest)
     # A successor that fails must be waited for like any other worker.
@@ -71,8 +72,19 @@ def decide(
     return Start() if newest is None else Keep(newest)
 
 
+def newest_of(living: Iterable[WorkerStatus]) -> WorkerStatus | None:
+    """Return the worker that was started last."""
+    newest = None
+    for status in living:
+        if newest is None or status.is_newer_than(newest):
+            newest = status
+    return newest
+
+
 def _wait(failures: Sequence[Failure], now: datetime) -> Wait | None:
-    recent = sorted((f for f in failures if f.at > now - FORGIVEN), key=lambda failure: failure.at)
+    # One that is yet to happen is from before the clock was set back.
+    past = [failure for failure in failures if now - FORGIVEN < failure.at <= now]
+    recent = sorted(past, key=lambda failure: failure.at)
     bans = [failure for failure in failures if failure.banned and failure.at > now - BAN_WAIT]
     if bans:
         last = max(bans, key=lambda failure: failure.at)
@@ -99,15 +111,12 @@ def workers(state_dir: Path, exchange: str) -> list[WorkerStatus]:
 
 def is_alive(status: WorkerStatus, now: datetime) -> bool:
     """Tell whether the worker's process is the one it was and has spoken lately."""
-    if status.ended or now - status.at > STALE:
+    if status.ended:
         return False
     if status.host != socket.gethostname():
-        return True  # in another container only the freshness of the file can tell
-    try:
-        created = psutil.Process(status.pid).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    return abs(created - status.process_created) < 1
+        return now - status.at <= STALE  # in another container only the file's age can tell
+    silent = uptime() - status.beat
+    return 0 <= silent <= STALE.total_seconds() and status.process.alive
 
 
 def is_due(status: WorkerStatus) -> bool:
@@ -143,7 +152,11 @@ def record_failure(state_dir: Path, exchange: str, failure: Failure) -> None:
 
 def _vanished(dead: Sequence[WorkerStatus]) -> list[Failure]:
     return [
-        Failure(at=status.at, reason=f"process {status.pid} ended without a word")
+        Failure(
+            at=status.at,
+            reason=f"process {status.process.pid} ended without a word",
+            run_id=status.run_id,
+        )
         for status in dead
         if not status.ended
     ]

@@ -55,17 +55,29 @@ async def record(
         SpoolError: the disk is full or the spool unusable; what was durable stays.
         StateDirectoryError: the state folder cannot be used.
     """
+    try:
+        await _record(settings, exchange, run_id, stop, on_commit)
+    except Exception as error:
+        # Also what went wrong before anything was recorded: the next start must be waited for.
+        reason, banned = str(error) or type(error).__name__, isinstance(error, Banned)
+        failure = Failure(at=datetime.now(UTC), reason=reason, banned=banned, run_id=run_id)
+        try:
+            record_failure(settings.state_dir, exchange, failure)
+        except OSError as disk:
+            log.warning("failure_not_recorded", exchange=exchange, problem=str(disk))
+        raise
+
+
+async def _record(
+    settings: Settings, exchange: str, run_id: str, stop: asyncio.Event, on_commit: OnCommit | None
+) -> None:
     desired = DesiredSymbols(settings, exchange)
     bury_the_dead(settings.state_dir, exchange, datetime.now(UTC))
     sink = Sink(lambda: Lakehouse.open(settings), exchange, max_rows=settings.ingest.commit_rows)
     lane = Lane("sink")
     own, orphans = await _take_spools(settings.state_dir / "spool" / exchange, lane, sink)
-    status = WorkerStatus(
-        exchange=exchange,
-        writer_id=own.writer_id,
-        run_id=run_id,
-        last_commit_sequence=own.last_sequence - own.rows_after(0),
-    )
+    status = WorkerStatus.begin(exchange, own.writer_id, run_id)
+    status.last_commit_sequence = own.last_sequence - own.rows_after(0)
     recording = Recording(
         settings, status, own=own, orphans=orphans, sink=sink, lane=lane, on_commit=on_commit
     )
@@ -74,10 +86,6 @@ async def record(
         await recording.run(desired, stop)
     except BaseException as error:
         await recording.finish(str(error) or type(error).__name__)
-        if isinstance(error, Exception):
-            banned = isinstance(error, Banned)
-            failure = Failure(at=datetime.now(UTC), reason=str(error), banned=banned)
-            record_failure(settings.state_dir, exchange, failure)
         raise
     await recording.finish("stopped")
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
-from lakehouse_pipeline.ingest.supervision import is_alive, workers
+from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, floor
 from lakehouse_pipeline.settings import LakeSettings, Settings
@@ -144,7 +144,7 @@ class Demonstration:
             for status in workers(self._stack.settings.state_dir, exchange)
             if is_alive(status, now)
         )
-        return max(living, key=lambda status: status.started_at, default=None)
+        return newest_of(living)
 
     def _all_durable(self) -> bool:
         found = [self._worker(exchange) for exchange in self._exchanges]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from lakehouse_pipeline.errors import EnvironmentFault, StateDirectoryError
+import msgspec
 
-from .processes import Process
+from lakehouse_pipeline.errors import EnvironmentFault, StateDirectoryError
+from lakehouse_pipeline.machine import Process
 
 DRAIN_MARK = "draining"  # sensors and schedules start nothing while it is there
 STATE_FILE = "stack.json"  # the owner and its children, for whoever comes later
+
+
+class _Owned(msgspec.Struct, frozen=True):
+    owner: Process
+    children: list[Process]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +77,15 @@ class Layout:
     def read_state(self) -> tuple[Process | None, list[Process]]:
         """Return the owner and the children that the last stack on this folder wrote down."""
         try:
-            state = json.loads(self.state_file.read_text(encoding="utf-8"))
+            state = msgspec.json.decode(self.state_file.read_bytes(), type=_Owned)
         except (FileNotFoundError, NotADirectoryError):
             return None, []
-        except ValueError:  # cut off by a power loss, which left no process either
+        except msgspec.MsgspecError:  # cut off by a power loss, which left no process either
             return None, []
-        return Process(**state["owner"]), [Process(**child) for child in state["children"]]
+        return state.owner, state.children
 
     def write_state(self, owner: Process, children: Sequence[Process]) -> None:
         """Write down the owner and its children; a reader sees the old state or the new one."""
-        state = {"owner": asdict(owner), "children": [asdict(child) for child in children]}
         replacement = self.state_file.with_suffix(".new")
-        replacement.write_text(json.dumps(state), encoding="utf-8")
+        replacement.write_bytes(msgspec.json.encode(_Owned(owner, list(children))))
         replacement.replace(self.state_file)

@@ -15,7 +15,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -23,35 +22,10 @@ from typing import Any, Self
 import psutil
 
 from lakehouse_pipeline.errors import EnvironmentFault, PortInUse
+from lakehouse_pipeline.machine import Process
 
 POLL = 0.1  # seconds between two looks at a process
 LOG_BYTES = 10 << 20  # a longer log is set aside at the next start
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process that cannot be mistaken for a later one with the same number."""
-
-    pid: int
-    created: float
-
-    @classmethod
-    def of(cls, pid: int) -> Self:
-        return cls(pid, psutil.Process(pid).create_time())
-
-    @property
-    def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < 1
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-    def signal(self, number: int) -> None:
-        if self.alive:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
 
 
 class Child:
@@ -119,14 +93,12 @@ def session_members(leader: Process) -> Iterator[Process]:
 
     Its number is taken as long as the session has members, unless the machine was started anew.
     """
-    try:
-        ours = abs(psutil.Process(leader.pid).create_time() - leader.created) < 1
-    except psutil.NoSuchProcess:
-        ours = leader.created > psutil.boot_time()
-    for process in psutil.process_iter(["create_time"]) if ours else ():
-        with suppress(ProcessLookupError, PermissionError):
-            member = Process(process.pid, process.info["create_time"])
-            if os.getsid(process.pid) == leader.pid and member.alive:
+    is_taken = psutil.pid_exists(leader.pid)
+    if not (leader.has_its_number if is_taken else leader.of_this_boot):
+        return
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getsid(pid) == leader.pid and (member := Process.of(pid)).alive:
                 yield member
 
 

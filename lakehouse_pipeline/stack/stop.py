@@ -7,10 +7,11 @@ import signal
 from collections.abc import Callable
 
 from lakehouse_pipeline.errors import EnvironmentFault
+from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
 
 from .layout import Layout
-from .processes import Process, end_session, session_members, wait_until
+from .processes import end_session, session_members, wait_until
 from .stack import DRAIN_PATIENCE, drain
 
 OWNER_PATIENCE = DRAIN_PATIENCE + 90  # seconds; it drains, then stops each server

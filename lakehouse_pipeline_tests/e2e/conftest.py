@@ -16,12 +16,13 @@ import psutil
 import pytest
 
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
-from lakehouse_pipeline.ingest.supervision import is_alive, workers
+from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
 from lakehouse_pipeline.stack.console import Console
 from lakehouse_pipeline.stack.layout import Layout
-from lakehouse_pipeline.stack.processes import Process, session_members
+from lakehouse_pipeline.stack.processes import session_members
 from lakehouse_pipeline_tests.conftest import PATIENCE
 
 EXCHANGES = ("BINANCE", "OKX", "BYBIT")
@@ -85,7 +86,7 @@ class Deployment:
     def worker(self, exchange: str) -> WorkerStatus | None:
         now = datetime.now(UTC)
         living = [status for status in workers(self.state, exchange) if is_alive(status, now)]
-        return max(living, key=lambda status: status.started_at, default=None)
+        return newest_of(living)
 
     def all_durable(self) -> bool:
         found = [self.worker(exchange) for exchange in EXCHANGES]

@@ -13,10 +13,10 @@ from lakehouse_pipeline.errors import (
     SettingsError,
     StateDirectoryError,
 )
+from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
 from lakehouse_pipeline.stack import demo, down, up
 from lakehouse_pipeline.stack.layout import Layout
-from lakehouse_pipeline.stack.processes import Process
 
 EXCHANGES = {"BINANCE": {"symbols": ["BTCUSDT"]}}
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import time_machine
 
 from lakehouse_pipeline.errors import AuthError, FeedSilent, HandshakeRefused, LimitError
 from lakehouse_pipeline.ingest.backoff import Backoff
 from lakehouse_pipeline.ingest.cadence import ENOUGH, MINUTE, Cadence
 from lakehouse_pipeline.ingest.limiter import ConnectLimiter
+from lakehouse_pipeline.machine import boot_id
 
 SECOND = 1_000_000
 
@@ -29,10 +32,18 @@ def test_connects_of_all_processes_are_spaced(tmp_path: Path):
     assert later == 0.0
 
 
-@pytest.mark.parametrize("content", ["", "12..5", "9999999999.0"])
-def test_a_torn_reservation_or_one_from_before_a_clock_step_counts_for_nothing(
-    tmp_path: Path, content: str
-):
+def test_a_clock_set_back_keeps_nobody_from_connecting(tmp_path: Path):
+    pacing = ConnectLimiter(tmp_path, timedelta(milliseconds=1))
+    asyncio.run(pacing.wait("ws://host"))
+
+    with time_machine.travel(datetime.now(UTC) - timedelta(minutes=5)):
+        asyncio.run(asyncio.wait_for(pacing.wait("ws://host"), timeout=5))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "12..5", "99.0", "another-boot 99.0", f"{boot_id()} 9999999999.0"]
+)
+def test_a_torn_reservation_or_one_of_another_boot_counts_for_nothing(tmp_path: Path, content: str):
     path = tmp_path / "host.txt"
     path.write_text(content)
 

@@ -7,14 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from lakehouse_pipeline.errors import PortInUse
+from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.stack.processes import (
     Child,
     Interrupts,
-    Process,
     choose_port,
     session_members,
 )
@@ -93,7 +94,8 @@ def test_a_number_used_again_is_another_process():
     me = Process.of(os.getpid())
 
     assert me.alive
-    assert not Process(me.pid, me.created - 100).alive
+    assert not replace(me, began=me.began - 1).alive
+    assert not replace(me, boot="another").alive
 
 
 def test_a_second_interrupt_changes_nothing():

@@ -158,6 +158,22 @@ def test_a_spool_that_is_held_is_left_alone(tmp_path: Path):
     assert held.append([quote(1)]) == 1
 
 
+def test_a_spool_of_another_version_is_left_as_it_is_and_the_others_are_taken(tmp_path: Path):
+    foreign, ours = Spool.create(tmp_path), Spool.create(tmp_path)
+    foreign.append([quote(1.5)])
+    ours.append([quote(2.5)])
+    foreign._write.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
+    foreign.close()
+    ours.close()
+    content = foreign.path.read_bytes()
+
+    (taken,) = take_free(tmp_path)
+
+    assert taken.writer_id == ours.writer_id
+    taken.close()
+    assert foreign.path.read_bytes() == content
+
+
 def test_a_number_the_lake_knows_is_not_given_out_again(tmp_path: Path):
     Spool.create(tmp_path).close()
 

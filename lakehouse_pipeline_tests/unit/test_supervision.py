@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import psutil
+import pytest
 
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
 from lakehouse_pipeline.ingest.supervision import (
@@ -23,13 +25,18 @@ from lakehouse_pipeline.ingest.supervision import (
     record_failure,
     workers,
 )
+from lakehouse_pipeline.machine import Process, uptime
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
 def status(**changes) -> WorkerStatus:
-    made = WorkerStatus(exchange="OKX", writer_id="w1", run_id="r1", started_at=NOW, at=NOW)
-    return msgspec.structs.replace(made, **changes)
+    made = WorkerStatus.begin("OKX", "w1", "r1")
+    return msgspec.structs.replace(made, **{"started_at": NOW, "at": NOW, **changes})
+
+
+def another_process(**changes) -> Process:
+    return replace(Process.current(), **changes)
 
 
 def failed(*seconds_ago: float, banned: bool = False) -> list[Failure]:
@@ -44,19 +51,39 @@ def test_a_fresh_heartbeat_of_this_very_process_is_alive():
 
 
 def test_a_stale_heartbeat_is_not_alive():
-    assert not is_alive(status(), NOW + timedelta(minutes=1))
+    assert not is_alive(status(beat=uptime() - 60), NOW)
 
 
 def test_another_process_with_the_same_number_is_not_alive():
-    assert not is_alive(status(process_created=1.0), NOW)
+    assert not is_alive(status(process=another_process(began=1.0)), NOW)
+
+
+def test_a_worker_of_before_the_machine_was_started_anew_is_not_alive():
+    assert not is_alive(status(process=another_process(boot="before")), NOW)
+    assert not is_alive(status(beat=uptime() + 3_600), NOW)
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=3), timedelta(hours=-3)])
+def test_a_step_of_the_clock_changes_nothing_about_who_lives(monkeypatch, step):
+    living, dead = status(), status(process=another_process(began=1.0))
+    told = psutil.Process.create_time
+    monkeypatch.setattr(
+        psutil.Process, "create_time", lambda process: told(process) + step.total_seconds()
+    )
+
+    assert is_alive(living, NOW + step)
+    assert not is_alive(dead, NOW + step)
 
 
 def test_a_process_that_is_gone_is_not_alive():
-    assert not is_alive(status(pid=2**22 + 1), NOW)
+    assert not is_alive(status(process=another_process(pid=2**22 + 1)), NOW)
 
 
-def test_a_worker_on_another_host_is_judged_by_its_heartbeat_alone():
-    assert is_alive(status(host="elsewhere", pid=2**22 + 1), NOW)
+def test_a_worker_on_another_host_is_judged_by_the_age_of_its_heartbeat():
+    elsewhere = status(host="elsewhere", process=another_process(pid=2**22 + 1, boot="its own"))
+
+    assert is_alive(elsewhere, NOW + timedelta(seconds=3))
+    assert not is_alive(elsewhere, NOW + timedelta(minutes=1))
 
 
 def test_a_worker_that_said_goodbye_is_not_alive():
@@ -64,9 +91,19 @@ def test_a_worker_that_said_goodbye_is_not_alive():
 
 
 def test_the_newest_living_worker_is_kept():
-    older, newer = status(), status(writer_id="w2", started_at=NOW + timedelta(seconds=1))
+    older, newer = status(), status(writer_id="w2")
 
     assert decide([newer, older], failed(1, 2, 3), NOW) == Keep(newer)
+
+
+def test_the_newest_is_known_although_the_clock_was_set_back_meanwhile():
+    older, newer = status(), status(writer_id="w2", started_at=NOW - timedelta(hours=1))
+
+    assert decide([older, newer], [], NOW) == Keep(newer)
+
+
+def test_failures_that_are_yet_to_happen_hold_nothing_back():
+    assert decide([], failed(-3_600, -3_601), NOW) == Start()
 
 
 def test_the_first_failure_is_replaced_at_once():
@@ -104,9 +141,9 @@ def test_statuses_are_read_back_and_other_exchanges_and_torn_files_are_not(tmp_p
 
 
 def test_a_worker_that_vanished_is_a_failure_and_is_buried_once(tmp_path: Path):
-    write_status(tmp_path, status(pid=2**22 + 1))
+    write_status(tmp_path, status(process=another_process(pid=2**22 + 1)))
     write_status(tmp_path, status(writer_id="w2", ended="stopped"))
-    write_status(tmp_path, status(writer_id="w3", pid=os.getpid()))
+    write_status(tmp_path, status(writer_id="w3"))
     record_failure(tmp_path, "OKX", failed(5)[0])
 
     before = failures(tmp_path, "OKX", NOW)

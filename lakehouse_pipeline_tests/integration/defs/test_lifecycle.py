@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,10 +33,18 @@ def instance(tmp_path) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def process() -> Iterator[subprocess.Popen[bytes]]:
+def environment(instance) -> dict[str, str]:
+    """What a run's process gets from the server that starts it."""
+    return {**os.environ, "DAGSTER_HOME": instance.root_directory}
+
+
+@pytest.fixture
+def process(environment) -> Iterator[subprocess.Popen[bytes]]:
     """A run's process: it ends when it is interrupted."""
     script = "import signal, sys; signal.signal(signal.SIGINT, lambda *_: sys.exit()); input()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, env=environment
+    ) as process:
         yield process
         process.kill()
 
@@ -76,15 +85,23 @@ def test_a_run_whose_process_lives_goes_on_under_the_new_stack(instance, run, st
     assert status_of(alive) == Status.STARTED
 
 
-def test_a_process_number_used_again_does_not_keep_a_run_alive(
-    instance, run, status_of, process, monkeypatch
-):
-    dead = run(Status.STARTED, process.pid)
-    monkeypatch.setattr("psutil.Process.create_time", lambda _: 4e9)
+def test_a_process_number_used_again_does_not_keep_a_run_alive(instance, run, status_of):
+    dead = run(Status.STARTED, os.getpid())
 
     prepare(instance)
 
     assert status_of(dead) == Status.FAILURE
+
+
+def test_a_step_of_the_clock_does_not_end_a_living_run(
+    instance, run, status_of, process, monkeypatch
+):
+    alive = run(Status.STARTED, process.pid)
+    monkeypatch.setattr("psutil.Process.create_time", lambda _: 4e9)
+
+    prepare(instance)
+
+    assert status_of(alive) == Status.STARTED
 
 
 def test_queued_runs_are_left_to_run(instance, run, status_of):
@@ -112,11 +129,15 @@ def test_a_run_whose_server_has_gone_is_interrupted_by_signal(instance, run, sta
     assert status_of(alive) == Status.CANCELED
 
 
-def test_an_interrupt_that_was_swallowed_is_repeated(instance, run, status_of, monkeypatch):
+def test_an_interrupt_that_was_swallowed_is_repeated(
+    instance, run, status_of, environment, monkeypatch
+):
     monkeypatch.setattr("lakehouse_pipeline.defs.lifecycle.REPEAT_AFTER", 0)
     heard = "n = []; signal.signal(signal.SIGINT, lambda *_: n.append(1) or n[1:] and sys.exit())"
     script = f"import signal, sys; {heard}; print(flush=True)\nwhile True: signal.pause()"
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment
+    ) as process:
         assert process.stdout.readline()
         alive = run(Status.STARTED, process.pid)
 
@@ -126,10 +147,15 @@ def test_an_interrupt_that_was_swallowed_is_repeated(instance, run, status_of, m
     assert status_of(alive) == Status.CANCELED
 
 
-def test_a_process_that_does_not_end_is_killed_when_patience_is(instance, run, status_of):
+def test_a_process_that_does_not_end_is_killed_when_patience_is(
+    instance, run, status_of, environment
+):
     deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", deaf], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", deaf],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
     ) as process:
         assert process.stdout.readline()
         alive = run(Status.STARTED, process.pid)

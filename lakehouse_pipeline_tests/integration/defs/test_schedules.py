@@ -30,9 +30,8 @@ def evaluate(defs, instance):
 
 @pytest.fixture
 def committed(settings):
-    status = WorkerStatus(
-        exchange="OKX", writer_id="w", run_id="r", last_commit_at=datetime.now(UTC)
-    )
+    status = WorkerStatus.begin("OKX", "w", "r")
+    status.last_commit_at = datetime.now(UTC)
     write_status(settings.resolved().state_dir, status)
 
 

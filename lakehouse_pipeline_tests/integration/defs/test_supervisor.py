@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-import psutil
+import msgspec
 import pytest
 
 from lakehouse_pipeline.defs.jobs import stream_quotes
 from lakehouse_pipeline.defs.sensors import supervise
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
+from lakehouse_pipeline.machine import Process
 
 STREAM = {"exchange": "BINANCE"}
 
@@ -35,21 +36,23 @@ def look(instance, state):
 
 
 @pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does nothing and can be killed."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+def sleeper(instance) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this instance that does nothing and can be killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "DAGSTER_HOME": instance.root_directory},
+    ) as process:
         yield process
         process.kill()
 
 
 @pytest.fixture
 def beat(state):
-    def write(pid: int = os.getpid(), **fields: object) -> WorkerStatus:
-        created = psutil.Process(pid).create_time()
-        status = WorkerStatus(
-            exchange="BINANCE", writer_id=f"writer-{pid}", pid=pid, process_created=created,
-            **{"run_id": "run-1", "symbols": 2, "quotes": 42, **fields},
-        )  # fmt: skip
+    def write(pid: int = os.getpid(), *, silent: float = 0.0, **fields: object) -> WorkerStatus:
+        begun = WorkerStatus.begin("BINANCE", f"writer-{pid}", "run-1")
+        told = {"process": Process.of(pid), "beat": begun.beat - silent, "symbols": 2, "quotes": 42}
+        status = msgspec.structs.replace(begun, **{**told, **fields})
         write_status(state, status)
         return status
 
@@ -93,9 +96,19 @@ def test_a_recording_worker_is_left_alone_and_described(look, beat):
 
 
 def test_a_silent_worker_is_not_taken_for_a_recording_one(look, beat):
-    beat()
+    beat(silent=60)
 
-    assert isinstance(look(later=timedelta(minutes=1)), dg.RunRequest)
+    assert isinstance(look(), dg.RunRequest)
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=3), timedelta(hours=-3)])
+def test_a_step_of_the_clock_neither_doubles_nor_cancels_a_worker(
+    look, beat, stream, sleeper, step
+):
+    run = stream(STARTED, sleeper.pid)
+    beat(sleeper.pid, run_id=run.run_id)
+
+    assert "records 2 symbols" in look(later=step).skip_message
 
 
 def test_a_killed_worker_is_replaced_at_once_and_its_run_ended(
@@ -121,6 +134,26 @@ def test_a_worker_that_keeps_dying_is_started_more_and_more_seldom(look, state):
     assert "No start before" in look().skip_message
     assert "no route" in look().skip_message
     assert isinstance(look(later=timedelta(seconds=30)), dg.RunRequest)
+
+
+def test_runs_that_fail_before_a_worker_can_speak_are_waited_for(look, stream, instance):
+    for _ in range(2):
+        run = stream(STARTED)
+        instance.report_run_failed(run, "import error")
+
+    assert "failed before it recorded" in look().skip_message
+    assert isinstance(look(later=timedelta(seconds=30)), dg.RunRequest)
+
+
+def test_a_failure_both_told_and_seen_counts_once(look, state, stream, instance):
+    from lakehouse_pipeline.ingest.supervision import Failure, record_failure
+
+    run = stream(STARTED)
+    told = Failure(at=datetime.now(UTC), reason="no route", run_id=run.run_id)
+    record_failure(state, "BINANCE", told)
+    instance.report_run_failed(run, "no route")
+
+    assert isinstance(look(), dg.RunRequest)
 
 
 def test_a_run_that_is_starting_is_awaited(look, stream):

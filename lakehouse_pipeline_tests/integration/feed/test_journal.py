@@ -25,7 +25,7 @@ def entries_of(spool: Spool) -> list:
 
 
 def test_what_is_put_becomes_durable_and_is_counted(tmp_path: Path, eventually):
-    status = WorkerStatus(exchange="X", writer_id="w", run_id="")
+    status = WorkerStatus.begin("X", "w", "")
 
     async def scenario():
         spool = Spool.create(tmp_path)
@@ -47,7 +47,7 @@ def test_what_is_put_becomes_durable_and_is_counted(tmp_path: Path, eventually):
 
 
 def test_after_a_failed_append_no_later_mark_claims_what_was_lost(tmp_path: Path):
-    status = WorkerStatus(exchange="X", writer_id="w", run_id="")
+    status = WorkerStatus.begin("X", "w", "")
 
     async def scenario():
         spool = Spool.create(tmp_path)
@@ -71,7 +71,7 @@ def test_after_a_failed_append_no_later_mark_claims_what_was_lost(tmp_path: Path
 
 
 def test_beyond_its_memory_quotes_are_shed_and_coverage_is_kept(tmp_path: Path):
-    status = WorkerStatus(exchange="X", writer_id="w", run_id="")
+    status = WorkerStatus.begin("X", "w", "")
 
     async def scenario():
         spool = Spool.create(tmp_path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from lakehouse_pipeline.errors import Banned, SettingsError
+from lakehouse_pipeline.errors import Banned, SettingsError, StateDirectoryError
 from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
@@ -383,3 +383,19 @@ def test_an_exchange_that_is_not_configured_is_one_clear_error(tmp_path: Path, m
 
     with pytest.raises(SettingsError, match="BYBIT"):
         run_worker(settings, "BYBIT")
+
+
+def test_what_fails_before_recording_holds_the_next_start_back(tmp_path: Path, make_settings):
+    settings = make_settings(tmp_path, "ws://127.0.0.1:1", [BTC])
+    (tmp_path / "spool").write_text("a file where the folder should be")
+
+    for number in range(2):
+        with pytest.raises(StateDirectoryError):
+            run_worker(settings, "BINANCE", run_id=f"run-{number}")
+
+    now = datetime.now(UTC)
+    told = failures(tmp_path, "BINANCE", now)
+    assert [failure.run_id for failure in told] == ["run-0", "run-1"]
+    decision = decide([], told, now)
+    assert isinstance(decision, Wait)
+    assert "cannot be" in decision.reason
