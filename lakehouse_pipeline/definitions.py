@@ -10,11 +10,13 @@ import warnings
 
 import dagster as dg
 
+from .defs.alerts import build_failure_alert
 from .defs.assets.indicators import indicator_assets
 from .defs.assets.maintenance import maintenance_assets
 from .defs.assets.market import market_assets
 from .defs.assets.raw import raw_assets
 from .defs.assets.repair import repair_assets
+from .defs.catchup import build_catch_up
 from .defs.checks.bars import bar_checks
 from .defs.checks.indicators import indicator_checks
 from .defs.checks.maintenance import maintenance_checks
@@ -52,7 +54,11 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ],
         jobs=[stream_quotes, *asset_jobs(), forget_ticks],
         schedules=build_schedules(exchanges, state_dir) if exchanges else [],
-        sensors=build_supervisors(exchanges, state_dir),
+        sensors=[
+            *build_supervisors(exchanges, state_dir),
+            build_catch_up(exchanges, state_dir),
+            build_failure_alert(settings),
+        ],
         resources={
             "settings": SettingsResource(),
             "lakehouse": LakehouseResource(settings=SettingsResource()),

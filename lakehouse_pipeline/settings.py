@@ -127,8 +127,18 @@ class HistorySettings(_Section):
 
 
 class UiSettings(_Section):
+    """Dagster's UI. It has no login: beyond loopback put a proxy with one in front."""
+
     host: str = "127.0.0.1"
     port: Port = 3000
+    read_only: bool = False  # nothing can be launched, stopped or switched from it
+
+
+class AlertSettings(_Section):
+    """Who is told that a run failed, besides the log."""
+
+    file: Path | None = None  # a line of JSON for each; below the state folder if relative
+    webhook: Secret = None  # an address to POST JSON to; often a secret itself
 
 
 class GrpcSettings(_Section):
@@ -156,6 +166,7 @@ class Settings(BaseSettings):
     history: HistorySettings = HistorySettings()
     ui: UiSettings = UiSettings()
     grpc: GrpcSettings = GrpcSettings()
+    alerts: AlertSettings = AlertSettings()
     exchanges: dict[str, ExchangeSettings] = {}
     # Stored beside the price, by name with their parameters; all others are computed on read.
     indicators: dict[str, dict[str, int | float]] = {"rsi": {}, "macd": {}}

@@ -18,6 +18,7 @@ from lakehouse_pipeline.market.coverage import Mark, watermark
 from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.windows import HOUR, MINUTE, TimeWindow, ceil, floor
 
+from .freshness import note
 from .result import BuildResult, write_slice
 
 BARS_1S = "market.bars_1s"
@@ -89,12 +90,15 @@ def build_1s(
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
     for part in _days(window, watermark):
-        progress = {} if symbols else {f"closed_to.{exchange}": _later(lake, exchange, part.end)}
+        progress: dict[str, int | str] = (
+            {} if symbols else {f"closed_to.{exchange}": _later(lake, exchange, part.end)}
+        )
         if built_from is not None:  # with each day, so that a long catch-up gets somewhere
             progress |= {
                 f"built_from.{exchange}": built_from,
                 f"built_to.{exchange}": int(part.end.timestamp()),
             }
+        progress |= note(lake, BARS_1S, exchange, part, watermark=watermark, symbols=symbols)
 
         def compute(part: TimeWindow = part) -> pl.DataFrame:
             wide = TimeWindow(
@@ -137,7 +141,10 @@ def build_1m(
             coverage = read_coverage(lake, exchange, part)
             return merge(roll_up(seconds, MINUTE), history.collect(), coverage, watermark)
 
-        _, result = write_slice(lake, BARS_1M, Slice(exchange, part, names), compute)
+        progress = note(lake, BARS_1M, exchange, part, watermark=watermark, symbols=symbols)
+        _, result = write_slice(
+            lake, BARS_1M, Slice(exchange, part, names), compute, progress=progress
+        )
         results.append(result)
     return results
 

@@ -17,6 +17,7 @@ from lakehouse_pipeline.market.silences import find_silences
 from lakehouse_pipeline.market.windows import TimeWindow
 
 from .bars import COVERAGE, LATE_ARRIVAL, LOOK_BACK, QUOTES
+from .freshness import note
 from .result import BuildResult, write_slice
 
 GAPS = "market.gaps"
@@ -51,7 +52,9 @@ def build_gaps(
         ).sort("symbol", "start", "cause")
         return ledger if names is None else ledger.filter(pl.col("symbol").is_in(names))
 
-    ledger, result = write_slice(lake, GAPS, Slice(exchange, window, names), compute)
+    progress = note(lake, GAPS, exchange, window, watermark=watermark, symbols=symbols)
+    part = Slice(exchange, window, names)
+    ledger, result = write_slice(lake, GAPS, part, compute, progress=progress)
     blind = ledger.filter(pl.col("cause").is_in(BLIND))
     facts = {
         "gaps": blind.height,

@@ -20,6 +20,7 @@ from lakehouse_pipeline.market.ingested import TRADINGVIEW, deviations, final_va
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 
 from .bars import BARS_1M
+from .freshness import note
 from .gaps import GAPS
 from .result import BuildResult, write_slice
 
@@ -114,7 +115,11 @@ def _build(
         computed = compute(with_stretches(bars, gaps), studies)
         return pl.concat([computed.filter(inside), final_values(raw, studies).filter(inside)])
 
-    frame, result = write_slice(lake, INDICATORS, Slice(exchange, part, names), read)
+    # The part is closed: that it spans its day says that the watermark has passed it.
+    progress = note(lake, INDICATORS, exchange, part, watermark=part.end, symbols=symbols)
+    frame, result = write_slice(
+        lake, INDICATORS, Slice(exchange, part, names), read, progress=progress
+    )
     facts = {"ingested": frame.filter(source=TRADINGVIEW).height}
     return replace(result, facts=facts)
 

@@ -16,6 +16,7 @@ from lakehouse_pipeline.market.windows import DAY, TimeWindow
 from lakehouse_pipeline.settings import HistorySettings
 
 from .bars import BARS_1M, HISTORY_1M, read_coverage
+from .freshness import note
 from .gaps import GAPS
 from .history import FETCHED
 from .proof import Proof
@@ -59,7 +60,9 @@ def build_reconciliation(
         rows = reconcile(merged, history, gaps, fetches, coverage, window, watermark, reach=reach)
         return rows if names is None else rows.filter(pl.col("symbol").is_in(names))
 
-    rows, result = write_slice(lake, RECONCILIATION, Slice(exchange, window, names), compute)
+    progress = note(lake, RECONCILIATION, exchange, window, watermark=watermark, symbols=symbols)
+    part = Slice(exchange, window, names)
+    rows, result = write_slice(lake, RECONCILIATION, part, compute, progress=progress)
     days = rows.filter(pl.col("scope") == "day")
     facts = {
         f"{name}_seconds": round(float(days[f"seconds_{name}"].sum()), 3)

@@ -33,7 +33,7 @@ def write_slice(
     part: Slice,
     compute: Callable[[], pl.DataFrame],
     *,
-    progress: Mapping[str, int] | None = None,
+    progress: Mapping[str, int | str] | None = None,
 ) -> tuple[pl.DataFrame, BuildResult]:
     """Replace the rows of *part* by what *compute* reads and returns.
 

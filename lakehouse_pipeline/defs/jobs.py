@@ -15,7 +15,7 @@ from .assets.catalogue import key
 from .assets.market import Scope
 from .streams import record_quotes
 
-CLASS = "lakehouse/class"  # what a run is: stream, tick or batch
+CLASS = "lakehouse/class"  # what a run is: stream, tick, catch-up or batch
 EXCHANGE = "exchange"
 # A dead run must not block its schedule: past this many seconds the daemon ends it.
 MAX_RUNTIME = "dagster/max_runtime"
@@ -24,8 +24,18 @@ BUILD_TODAY = "build_today"
 REPORT_GAPS = "report_gaps"
 REPAIR = "repair"
 FINALIZE_YESTERDAY = "finalize_yesterday"
+CATCH_UP = "catch_up"
 SEAL_AND_COMPACT = "seal_and_compact"
 CLEAN_FOLDERS = "clean_folders"
+
+# Where the runbook says what to do when a run of the job fails; "" is any other job.
+RUNBOOK = {
+    "": "docs/runbook.md#a-run-failed",
+    "stream_quotes": "docs/runbook.md#a-stream-failed",
+    REPAIR: "docs/runbook.md#repair-failed",
+    SEAL_AND_COMPACT: "docs/runbook.md#maintenance-failed",
+    CLEAN_FOLDERS: "docs/runbook.md#maintenance-failed",
+}
 
 TICK_OPS = (
     "market__bars_1s",
@@ -84,6 +94,17 @@ def asset_jobs() -> Sequence[Any]:
             tags={CLASS: "batch", MAX_RUNTIME: "7200"},
             description="Rebuild yesterday, and the days before that may have been judged too "
             "early, as a whole with all that came late, and check them.",
+        ),
+        dg.define_asset_job(
+            CATCH_UP,
+            selection=dg.AssetSelection.assets(
+                *bars,
+                key("market.gaps"),
+                key("market.indicators_1m"),
+                key("market.reconciliation"),
+            ),
+            tags={CLASS: "catch-up", MAX_RUNTIME: "7200"},
+            description="Rebuild finished days that are older than what they are built from.",
         ),
         dg.define_asset_job(
             SEAL_AND_COMPACT,

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Protocol, Self
 
 import dagster as dg
 
 # Days before the first recording are only asked for by replays; a fixed start keeps keys stable.
 FIRST_DAY = "2020-01-01"
-# Run tags that make one run of a range of partitions.
-RANGE_START, RANGE_END = (f"dagster/asset_partition_range_{end}" for end in ("start", "end"))
 
 # Dagster's own tags: a run of the rectangle between two partition keys.
 RANGE_START = "dagster/asset_partition_range_start"
@@ -37,6 +35,12 @@ class Part:
     exchange: str
     day: date
 
+    @classmethod
+    def of(cls, key: str) -> Self:
+        """Return the partition that Dagster calls *key*, such as ``2026-01-05|OKX``."""
+        day, _, exchange = key.partition("|")
+        return cls(exchange, date.fromisoformat(day))
+
     @property
     def key(self) -> dg.MultiPartitionKey:
         return dg.MultiPartitionKey({"date": self.day.isoformat(), "exchange": self.exchange})
@@ -54,8 +58,7 @@ def by_date_and_exchange(exchanges: Sequence[str]) -> dg.MultiPartitionsDefiniti
 
 def parts_of(context: Partitioned) -> Iterator[Part]:
     """Yield the partitions of this run, exchange by exchange and day by day."""
-    split = (key.split("|") for key in context.partition_keys)
-    yield from sorted(Part(exchange, date.fromisoformat(day)) for day, exchange in split)
+    yield from sorted(map(Part.of, context.partition_keys))
 
 
 def range_tags(first: date, last: date, exchanges: Sequence[str]) -> dict[str, str]:

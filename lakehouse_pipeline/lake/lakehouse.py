@@ -152,6 +152,10 @@ class Lakehouse:
         value = self.load(table).properties.get(key)
         return None if value is None else int(value)
 
+    def note(self, table: str, key: str) -> str | None:
+        """Return what the last commit that set *key* wrote there, as text."""
+        return self.load(table).properties.get(key)
+
     def progress_by(self, table: str, prefix: str) -> dict[str, int]:
         """Return every progress of *table* whose key starts with *prefix*, by the rest of it."""
         return {
@@ -209,7 +213,7 @@ class Lakehouse:
         table: str,
         frame: pl.DataFrame,
         *,
-        progress: Mapping[str, int] | None = None,
+        progress: Mapping[str, int | str] | None = None,
         seen: Mapping[str, int | None] | None = None,
     ) -> Commit:
         """Add *frame* and set *progress* in one transaction; an empty frame only the latter.
@@ -248,7 +252,7 @@ class Lakehouse:
         frame: pl.DataFrame,
         *,
         slice: Slice,  # noqa: A002  # the word for it everywhere
-        progress: Mapping[str, int] | None = None,
+        progress: Mapping[str, int | str] | None = None,
         since: int | None = None,
     ) -> Commit:
         """Put *frame* in the place of exactly the rows of *slice*, in one snapshot.
@@ -389,7 +393,7 @@ def _snapshot(table: Table, wanted: int | str | None) -> Snapshot | None:
     return found
 
 
-def _properties(progress: Mapping[str, int] | None) -> dict[str, str]:
+def _properties(progress: Mapping[str, int | str] | None) -> dict[str, str]:
     return {key: str(value) for key, value in (progress or {}).items()}
 
 

@@ -72,9 +72,11 @@ def demo_settings(settings: Settings) -> Settings:
                 }
             ),
             # A port that was asked for must be free; a default one may give way.
-            "ui": ui
-            if "port" in ui.model_fields_set or port_is_free(ui.host, ui.port)
-            else ui.model_copy(update={"port": 0}),
+            "ui": (
+                ui
+                if "port" in ui.model_fields_set or port_is_free(ui.host, ui.port)
+                else ui.model_copy(update={"port": 0})
+            ).model_copy(update={"read_only": False}),  # the demo launches a run itself
             "grpc": grpc
             if "port" in grpc.model_fields_set or port_is_free(grpc.host, grpc.port)
             else grpc.model_copy(update={"port": 0}),

@@ -190,8 +190,9 @@ class Stack:
         self.start("daemon", daemon)
         self.start(
             "webserver",
-            [*python("dagster_webserver", *workspace), "-h", ui.host, "-p", str(ui.port)],
-        )
+            [*python("dagster_webserver", *workspace), "-h", ui.host, "-p", str(ui.port),
+             *(["--read-only"] if ui.read_only else [])],
+        )  # fmt: skip
         self.wait_for(lambda: not self.console.ailments(), "Dagster")
 
     def _start_feed(self, command: Sequence[str]) -> None:

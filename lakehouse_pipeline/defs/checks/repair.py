@@ -7,27 +7,28 @@ from lakehouse_pipeline.defs.assets.catalogue import key
 from lakehouse_pipeline.defs.assets.repair import POOL
 from lakehouse_pipeline.defs.resources import LakehouseResource
 
-from .bars import ProofConfig, verdict
+from .bars import ProofConfig, verdicts
+from .verdicts import Verdicts, check
 
 
 def repair_checks(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
-    @dg.asset_check(asset=key("market.reconciliation"), partitions_def=partitions, pool=POOL)
+    @check(key("market.reconciliation"), partitions, pool=POOL)
     def no_open_gaps(
         context: dg.AssetCheckExecutionContext, config: ProofConfig, lakehouse: LakehouseResource
-    ) -> dg.AssetCheckResult:
+    ) -> Verdicts:
         """Every gap that history can still fill is filled."""
         from lakehouse_pipeline.build import reconciliation  # noqa: PLC0415  # polars and pyiceberg
 
-        return verdict(context, config, lakehouse, reconciliation.no_open_gaps)
+        yield from verdicts(context, config, lakehouse, reconciliation.no_open_gaps)
 
-    @dg.asset_check(asset=key("market.reconciliation"), partitions_def=partitions, pool=POOL)
+    @check(key("market.reconciliation"), partitions, pool=POOL)
     def reconciliation_is_within_tolerance(
         context: dg.AssetCheckExecutionContext, config: ProofConfig, lakehouse: LakehouseResource
-    ) -> dg.AssetCheckResult:
+    ) -> Verdicts:
         """Streamed minutes agree with official ones; if not, the worst minutes are listed."""
         from lakehouse_pipeline.build import reconciliation  # noqa: PLC0415  # polars and pyiceberg
 
         statement = reconciliation.reconciliation_is_within_tolerance
-        return verdict(context, config, lakehouse, statement)
+        yield from verdicts(context, config, lakehouse, statement)
 
     return [no_open_gaps, reconciliation_is_within_tolerance]

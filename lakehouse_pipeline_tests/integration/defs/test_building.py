@@ -124,6 +124,23 @@ def test_checks_pass_on_bars_that_were_built(recorded, run):
     }
 
 
+def test_each_partition_of_a_run_has_a_verdict_of_its_own(recorded, lake, run, instance):
+    recorded(minutes=1)
+    recorded(start=START + timedelta(days=1), minutes=1, writer="writer-2")
+    run("finalize_yesterday", tags=range_tags(DAY, DAY + timedelta(days=1), ["BINANCE"]))
+    damage(lake, "market.bars_1m", high=1e6)  # of the first day
+
+    result = run("check_minutes", tags=range_tags(DAY, DAY + timedelta(days=1), ["BINANCE"]))
+
+    assert {check.partition: check.passed for check in result.get_asset_check_evaluations()} == {
+        f"{DAY}|BINANCE": False,
+        f"{DAY + timedelta(days=1)}|BINANCE": True,
+    }
+    key = dg.AssetCheckKey(BARS_1M, "bars_match_quotes")
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    assert all(record.event is not None for record in history), "planned for ever"
+
+
 def test_a_minute_that_differs_from_its_quotes_fails_its_check(recorded, lake, run):
     recorded(minutes=3)
     run("finalize_yesterday", tags=TODAY)
@@ -155,7 +172,7 @@ def test_damaged_seconds_stop_the_minutes_that_would_be_built_of_them(
 def damage(lake, table: str, **values: float) -> None:
     from lakehouse_pipeline.lake.slices import Slice
 
-    stored = bars(lake, table)
+    stored = bars(lake, table).filter(pl.col("open_time").dt.date() == DAY)
     wrong = stored.with_columns(**{name: pl.lit(value) for name, value in values.items()})
     lake.overwrite(table, wrong, slice=Slice("BINANCE", TimeWindow.of_day(DAY)))
 

@@ -1,0 +1,123 @@
+"""Days that fell behind what they are built from are asked for: once, bounded, with a reason."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import dagster as dg
+import pytest
+
+from lakehouse_pipeline.build.freshness import Due
+from lakehouse_pipeline.defs.catchup import DAYS_A_RUN, ask, busy, stretches
+from lakehouse_pipeline.defs.jobs import FINALIZE_YESTERDAY
+from lakehouse_pipeline.defs.partitions import RANGE_END, RANGE_START
+from lakehouse_pipeline.defs.resources import LakehouseResource, SettingsResource
+
+from .conftest import START
+
+DAY = timedelta(days=1)
+WEEK_LATER = START + 7 * DAY
+
+
+@pytest.fixture
+def asked(settings):
+    resource = LakehouseResource(settings=SettingsResource())
+
+    def evaluate(now=WEEK_LATER + DAY) -> list[dg.RunRequest]:
+        found = ask(resource, list(settings.exchanges), now=now)
+        return [] if isinstance(found, dg.SkipReason) else list(found.run_requests)
+
+    return evaluate
+
+
+@pytest.fixture
+def do(run):
+    def execute(request: dg.RunRequest) -> None:
+        assert run("catch_up", tags=dict(request.tags)).success
+
+    return execute
+
+
+def test_a_recorded_day_that_was_never_built_is_asked_for_until_it_is(recorded, asked, do):
+    recorded()
+    recorded(start=WEEK_LATER, writer="writer-2")  # so that the first day is over
+
+    (request,) = asked()
+    assert request.tags[RANGE_START] == request.tags[RANGE_END] == "2026-01-05|BINANCE"
+    assert "never built as a whole" in request.tags["lakehouse/because"]
+    assert request.run_key == asked()[0].run_key
+    do(request)
+
+    assert asked() == []
+
+
+def test_rows_that_land_late_for_an_old_day_are_built(recorded, asked, do, lake):
+    script = recorded()
+    recorded(start=WEEK_LATER, writer="writer-2")
+    do(asked()[0])
+    landed = script.quotes.height
+    script.trade(200, 500.0, 1000.5, trade=70)
+    lake.append("raw.quotes", script.quotes[landed:])
+
+    (request,) = asked()
+    do(request)
+
+    assert request.tags["lakehouse/because"] == (
+        "2026-01-05: market.bars_1s is older than raw.quotes"
+    )
+    highs = lake.scan("market.bars_1m").sort("open_time").collect()["high"].to_list()
+    assert highs[:3] == [106.0, 500.0, 106.0]
+    assert asked() == []
+
+
+def test_what_another_way_has_built_is_not_asked_for(recorded, asked, run):
+    recorded()
+    recorded(start=WEEK_LATER, writer="writer-2")
+    tags = dict(asked()[0].tags)
+
+    run(FINALIZE_YESTERDAY, tags=tags)
+    run("repair", tags=tags)  # fetches nothing: no feed is reached; gaps are built
+    still = [request.tags["lakehouse/because"] for request in asked()]
+
+    assert still in ([], ["2026-01-05: market.reconciliation was never built as a whole"])
+
+
+def test_ticks_and_seals_make_no_day_due(recorded, asked, do, run, lake):
+    recorded()
+    recorded(start=WEEK_LATER, writer="writer-2")
+    do(asked()[0])
+
+    from lakehouse_pipeline.build.upkeep import keep_small
+
+    run("build_today", partition_key=f"{WEEK_LATER.date()}|BINANCE")
+    for table in ("raw.quotes", "market.bars_1s", "market.bars_1m"):
+        keep_small(lake, table, before=WEEK_LATER + DAY)
+
+    assert asked() == []
+
+
+def test_a_day_that_has_just_ended_is_left_to_the_night(recorded, asked):
+    recorded()
+    recorded(start=START + DAY, writer="writer-2")
+    midnight = (START + DAY).replace(hour=0)
+
+    assert asked(now=midnight + timedelta(minutes=59)) == []
+    assert asked(now=midnight + timedelta(minutes=61)) != []
+
+
+def test_a_run_takes_neighboring_days_and_not_too_many():
+    days = [date(2026, 1, 31) - back * DAY for back in (0, 1, 3, *range(10, 20))]
+    due = [Due(day, "why", number) for number, day in enumerate(days)]
+
+    found = [(stretch.first.day, stretch.last.day) for stretch in stretches(due)]
+
+    assert found == [(30, 31), (28, 28), (15, 21), (12, 14)]
+    assert max(last - first for first, last in found) < DAYS_A_RUN
+
+
+@pytest.mark.parametrize("job", ["catch_up", FINALIZE_YESTERDAY])
+def test_nothing_is_asked_for_while_days_are_being_built(defs, instance, job):
+    assert busy(instance) is None
+    run = instance.create_run_for_job(defs.resolve_job_def(job))
+
+    assert busy(instance) == f"Run {run.run_id[:8]} of {job} is not finished yet."
