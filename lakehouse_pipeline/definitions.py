@@ -16,6 +16,7 @@ from .defs.assets.maintenance import maintenance_assets
 from .defs.assets.market import market_assets
 from .defs.assets.raw import raw_assets
 from .defs.assets.repair import repair_assets
+from .defs.assets.symbols import symbol_assets
 from .defs.catchup import build_catch_up
 from .defs.checks.bars import bar_checks
 from .defs.checks.indicators import indicator_checks
@@ -41,6 +42,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *raw_assets(partitions),
+            *symbol_assets(partitions),
             *market_assets(partitions),
             *repair_assets(partitions),
             *indicator_assets(partitions),

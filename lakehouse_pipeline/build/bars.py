@@ -6,25 +6,26 @@ tick, a backfill and the CLI give the same rows whatever window they were asked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
+from lakehouse_pipeline.market.counters import as_kinds, compensate, followed
 from lakehouse_pipeline.market.coverage import Mark, watermark
 from lakehouse_pipeline.market.merge import merge
-from lakehouse_pipeline.market.windows import HOUR, MINUTE, TimeWindow, ceil, floor
+from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow, ceil, floor
 
 from .freshness import note
+from .kinds import QUOTES, Kinds, fingerprint, judge, kinds_on
 from .result import BuildResult, write_slice
 
 BARS_1S = "market.bars_1s"
 BARS_1M = "market.bars_1m"
 HISTORY_1M = "market.history_1m"
-QUOTES = "raw.quotes"
 COVERAGE = "raw.coverage"
 
 # A day's first bars need the last price and counter before midnight. A quiet symbol may have said
@@ -75,6 +76,7 @@ def build_1s(
     watermark: datetime,
     symbols: Sequence[str] | None = None,
     built_from: int | None = None,
+    kinds: Mapping[date, Kinds] | None = None,
 ) -> list[BuildResult]:
     """Rebuild the one-second bars of *window* that *watermark* has closed.
 
@@ -86,6 +88,8 @@ def build_1s(
         symbols: full names; all that were recorded by default.
         built_from: the quotes' sequence number this build has seen, kept with the rows
             so that the next tick knows what is new.
+        kinds: of the counters on each day; judged from the day's quotes by default, which must
+            then be a whole day's so far.
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
@@ -99,14 +103,21 @@ def build_1s(
                 f"built_to.{exchange}": int(part.end.timestamp()),
             }
         progress |= note(lake, BARS_1S, exchange, part, watermark=watermark, symbols=symbols)
+        day = part.start.date()
+        if kinds is not None:
+            progress |= {f"kinds.{exchange}": fingerprint(kinds[day])}
 
-        def compute(part: TimeWindow = part) -> pl.DataFrame:
+        def compute(part: TimeWindow = part, day: date = day) -> pl.DataFrame:
             wide = TimeWindow(
                 floor(part.start, timedelta(days=1)) - LOOK_BACK, part.end + LATE_ARRIVAL
             )
             quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
             coverage = read_coverage(lake, exchange, wide)
-            return build_bars_1s(quotes, coverage, part, watermark)
+            if kinds is None:
+                booked_as: Kinds = as_kinds(judge(lake, exchange, day, quotes=quotes))
+            else:
+                booked_as = kinds[day]
+            return build_bars_1s(quotes, coverage, part, watermark, kinds=booked_as)
 
         _, result = write_slice(
             lake, BARS_1S, Slice(exchange, part, names), compute, progress=progress
@@ -136,10 +147,20 @@ def build_1m(
     ):
 
         def compute(part: TimeWindow = part) -> pl.DataFrame:
-            seconds = lake.scan(BARS_1S, exchange=exchange, window=part, symbols=names).collect()
+            # The minute before and the day before are for rolling counters, whose volume is what
+            # the counter did since that minute and what left its window meanwhile.
+            wide = TimeWindow(part.start - MINUTE, part.end)
+            seconds = lake.scan(BARS_1S, exchange=exchange, window=wide, symbols=names).collect()
             history = lake.scan(HISTORY_1M, exchange=exchange, window=part, symbols=names)
             coverage = read_coverage(lake, exchange, part)
-            return merge(roll_up(seconds, MINUTE), history.collect(), coverage, watermark)
+            minutes = roll_up(seconds, MINUTE)
+            if rolling := followed(seconds):
+                kinds = kinds_on(lake, exchange, part.start.date(), symbols=rolling)
+                left = TimeWindow(part.start - DAY - MINUTE, part.end - DAY)
+                leaving = lake.scan(HISTORY_1M, exchange=exchange, window=left, symbols=rolling)
+                minutes = compensate(minutes, leaving.collect(), coverage, kinds)
+            minutes = minutes.filter(pl.col("open_time") >= part.start)
+            return merge(minutes, history.collect(), coverage, watermark)
 
         progress = note(lake, BARS_1M, exchange, part, watermark=watermark, symbols=symbols)
         _, result = write_slice(

@@ -14,6 +14,7 @@ from .gaps import build_gaps
 from .indicators import build_indicators
 from .reconciliation import REACH, build_reconciliation
 from .result import BuildResult
+from .symbols import build_symbols
 
 
 def build_day(
@@ -34,6 +35,7 @@ def build_day(
         return []
     window = TimeWindow.of_day(day)
     results = [
+        build_symbols(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
         *build_1s(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
         *build_1m(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
         build_gaps(lake, exchange, day, watermark=seen_up_to, symbols=symbols),

@@ -12,12 +12,14 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
+from lakehouse_pipeline.market.counters import as_kinds
 from lakehouse_pipeline.market.gaps import BLIND, find_gaps
 from lakehouse_pipeline.market.silences import find_silences
 from lakehouse_pipeline.market.windows import TimeWindow
 
-from .bars import COVERAGE, LATE_ARRIVAL, LOOK_BACK, QUOTES
+from .bars import COVERAGE, LATE_ARRIVAL, LOOK_BACK
 from .freshness import note
+from .kinds import QUOTES, judge
 from .result import BuildResult, write_slice
 
 GAPS = "market.gaps"
@@ -44,9 +46,10 @@ def build_gaps(
         wide = TimeWindow(window.start - LOOK_BACK, window.end + LATE_ARRIVAL)
         quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
         coverage = lake.scan(COVERAGE, exchange=exchange).collect()
+        kinds = as_kinds(judge(lake, exchange, day, quotes=quotes))
         ledger = pl.concat(
             [
-                find_gaps(quotes, coverage, window, watermark),
+                find_gaps(quotes, coverage, window, watermark, kinds=kinds),
                 find_silences(quotes, coverage, window, watermark),
             ]
         ).sort("symbol", "start", "cause")

@@ -29,6 +29,7 @@ from lakehouse_pipeline.settings import Settings
 
 from .bars import COVERAGE, HISTORY_1M
 from .gaps import GAPS
+from .kinds import kinds_on
 from .result import write_slice
 
 FETCHED = "raw.fetches"
@@ -70,6 +71,9 @@ def plan_repair(
     gaps = lake.scan(GAPS, exchange=exchange, window=window).collect()
     fetches = lake.scan(FETCHED, exchange=exchange, window=window).collect()
     due = wanted(lake.scan(COVERAGE, exchange=exchange).collect())
+    # What leaves a rolling counter was traded a day before.
+    for symbol in kinds_on(lake, exchange, watermark.date()).keys() & due.keys():
+        due[symbol] = [TimeWindow(w.start - DAY, w.end) for w in due[symbol]]
     return plan(gaps, fetches, due, watermark, reach=reach)
 
 

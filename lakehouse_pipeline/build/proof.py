@@ -23,10 +23,10 @@ from .bars import (
     BARS_1S,
     LATE_ARRIVAL,
     LOOK_BACK,
-    QUOTES,
     current_watermark,
     read_coverage,
 )
+from .kinds import QUOTES
 
 
 @dataclass(frozen=True, slots=True)

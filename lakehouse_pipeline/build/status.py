@@ -13,8 +13,9 @@ from lakehouse_pipeline.ingest.supervision import is_alive, workers
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.schemas import UTC_TIME
 
-from .bars import BARS_1M, QUOTES, current_watermark
+from .bars import BARS_1M, current_watermark
 from .gaps import GAPS
+from .kinds import QUOTES
 
 SCHEMA = pl.Schema(
     {

@@ -12,17 +12,36 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor, union
 
-from .bars import BARS_1M, BARS_1S, HISTORY_1M, QUOTES, build_1m, build_1s, built_seconds
+from .bars import BARS_1M, BARS_1S, HISTORY_1M, build_1m, build_1s, built_seconds
+from .kinds import QUOTES, fingerprint, kinds_on, stored_kinds
 from .result import BuildResult
+from .symbols import refresh_symbols
 
 
 def tick_1s(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[BuildResult]:
     """Build the seconds of *exchange* closed or touched since the last tick."""
     seen = lake.head(QUOTES)
-    window = unbuilt(lake, QUOTES, BARS_1S, exchange, closed=floor(watermark, SECOND))
+    closed = floor(watermark, SECOND)
+    refresh_symbols(lake, exchange, watermark=watermark)
+    window = unbuilt(lake, QUOTES, BARS_1S, exchange, closed=closed)
+    start = misbooked(lake, exchange)
+    if start is not None and start < closed:
+        window = TimeWindow(min(start, window.start) if window else start, closed)
     if window is None:
         return []
-    return build_1s(lake, exchange, window, watermark=watermark, built_from=seen)
+    kinds = {day: kinds_on(lake, exchange, day) for day in window.days()}
+    return build_1s(lake, exchange, window, watermark=watermark, built_from=seen, kinds=kinds)
+
+
+def misbooked(lake: Lakehouse, exchange: str) -> datetime | None:
+    """Return the midnight from which the last day's seconds were booked by another verdict."""
+    built_to = lake.progress(BARS_1S, f"built_to.{exchange}")
+    if built_to is None:
+        return None
+    midnight = floor(datetime.fromtimestamp(built_to - 1, tz=UTC), DAY)
+    kinds = stored_kinds(lake, exchange, midnight.date())
+    booked_as = lake.progress(BARS_1S, f"kinds.{exchange}") or 0
+    return None if kinds is None or fingerprint(kinds) == booked_as else midnight
 
 
 def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[BuildResult]:
@@ -53,16 +72,21 @@ def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Buil
 
 
 def repaired(lake: Lakehouse, exchange: str, *, closed: datetime) -> list[TimeWindow]:
-    """Return the minutes before *closed* with official bars that came since the last tick."""
+    """Return the minutes before *closed* with official bars that came since the last tick.
+
+    Of an exchange with rolling counters also those a day later: what left their window is known.
+    """
     seen = lake.progress(BARS_1M, f"repaired_from.{exchange}") or 0
     if lake.head(HISTORY_1M) == seen:  # planning the files would cost more each year
         return []
-    bounds = [
-        (file.times[0], min(file.times[1] + MINUTE, closed))
+    came = [
+        (file.times[0], file.times[1] + MINUTE)
         for file in lake.touched_since(HISTORY_1M, seen, exchange)
         if file.times is not None
     ]
-    return [TimeWindow(start, end) for start, end in bounds if start < end]
+    if lake.progress(BARS_1S, f"kinds.{exchange}"):
+        came += [(start + DAY, end + DAY + MINUTE) for start, end in came]
+    return [TimeWindow(start, min(end, closed)) for start, end in came if start < closed]
 
 
 def unbuilt(

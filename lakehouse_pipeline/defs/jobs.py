@@ -70,7 +70,9 @@ def asset_jobs() -> Sequence[Any]:
         ),
         dg.define_asset_job(
             REPORT_GAPS,
-            selection=dg.AssetSelection.assets(key("market.gaps"), key("market.indicators_1m")),
+            selection=dg.AssetSelection.assets(
+                key("market.symbols"), key("market.gaps"), key("market.indicators_1m")
+            ),
             config=HOURLY_CONFIG,
             tags={CLASS: "batch", MAX_RUNTIME: "900"},
             description="Say of today what was not seen, and why; then the indicators, which start "
@@ -89,7 +91,7 @@ def asset_jobs() -> Sequence[Any]:
         dg.define_asset_job(
             FINALIZE_YESTERDAY,
             selection=dg.AssetSelection.assets(
-                *bars, key("market.gaps"), key("market.indicators_1m")
+                key("market.symbols"), *bars, key("market.gaps"), key("market.indicators_1m")
             ),
             tags={CLASS: "batch", MAX_RUNTIME: "7200"},
             description="Rebuild yesterday, and the days before that may have been judged too "

@@ -211,8 +211,9 @@ SYMBOLS: tuple[Column, ...] = (
     ("pricescale", LONG, "Prices are multiples of minmov / pricescale"),
     ("minmov", LONG, "The smallest step, in units of 1 / pricescale"),
     ("update_mode", TEXT, "streaming, delayed_streaming_900, …"),
-    ("counter_kind", TEXT, "How the volume counter resets: session or rolling"),
+    ("counter_kind", TEXT, "session, rolling, rolling_minute or unknown: volume.CounterKind"),
     ("counter_evidence", TEXT, "What shows it"),
     ("valid_from", UTC_TIME, "From when this row holds"),
     ("valid_to", UTC_TIME, "Until when; null is now"),
+    ("volume_basis", TEXT, "What its bars' volume is: counter_delta, rolled_comp or unknown"),
 )

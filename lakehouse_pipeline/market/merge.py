@@ -5,7 +5,8 @@ One rule a minute, from what was streamed and what history has:
 ==============  =================  =========================================================
 seen            history has it     the bar
 ==============  =================  =========================================================
-all of it       either             the streamed one (``stream``), or none: a quiet minute
+all of it       either             the streamed one (``stream``), or none: a quiet minute. If
+                                   its counter gave no volume, it has the official one's
 a part of it    no                 the streamed one, flagged PARTIAL
 a part of it    yes                ``mixed``: official prices and volume, our counts and quotes
 nothing of it   yes                ``official``
@@ -52,13 +53,21 @@ def merge(
     seen = pl.col("source").is_not_null()
     known = pl.col("official_close").is_not_null()
     filled = known & (pl.col("flags") & Flag.PARTIAL.value > 0)
+    # A counter that is no sum, or was never shown, leaves a minute that we saw without a volume.
+    is_lent = pl.col("volume").is_null() | (pl.col("volume_basis") == Basis.OFFICIAL)
+    lent = ~filled & is_lent & pl.col("official_volume").is_not_null()
+    volume = filled | lent
     rows = with_coverage(both, coverage, MINUTE).filter(seen | filled)
     return (
         rows.with_columns(_deviations(known & (pl.col("source") == Source.STREAM)))
         .with_columns(
-            *(_when(filled, pl.col(f"official_{name}"), name) for name in (*PRICES, "volume")),
-            _when(filled, _basis(), "volume_basis"),
-            _when(filled, _flags(), "flags"),
+            *(_when(filled, pl.col(f"official_{name}"), name) for name in PRICES),
+            _when(volume, pl.col("official_volume"), "volume"),
+            _when(volume, _basis(), "volume_basis"),
+            _when(filled, pl.col("flags") | Flag.FILLED.value, "flags"),
+        )
+        .with_columns(
+            _when(volume, _volume_flags(), "flags"),
             _when(filled, _source(), "source"),
             pl.col("state").fill_null(_state(watermark)),
         )
@@ -86,9 +95,10 @@ def _deviations(comparable: pl.Expr) -> list[pl.Expr]:
     apart = pl.max_horizontal((pl.col(p) - pl.col(f"official_{p}")).abs() for p in PRICES)
     # Both are decimals: what their difference has below 1e-9 is binary noise.
     volume = (pl.col("volume") - pl.col("official_volume")).round(9)
+    ours = pl.col("volume_basis") != Basis.OFFICIAL
     return [
         _when(comparable, apart.round(9), "price_deviation"),
-        _when(comparable, volume, "volume_deviation"),
+        _when(comparable & ours, volume, "volume_deviation"),
     ]
 
 
@@ -97,8 +107,8 @@ def _basis() -> pl.Expr:
     return pl.when(known).then(pl.lit(Basis.OFFICIAL.value)).otherwise(pl.lit(Basis.UNKNOWN.value))
 
 
-def _flags() -> pl.Expr:
-    flags = (pl.col("flags") | Flag.FILLED.value) & ~_VOLUME_FLAGS.value
+def _volume_flags() -> pl.Expr:
+    flags = pl.col("flags") & ~_VOLUME_FLAGS.value
     unknown = pl.col("official_volume").is_null()
     return pl.when(unknown).then(flags | Flag.VOLUME_UNKNOWN.value).otherwise(flags)
 

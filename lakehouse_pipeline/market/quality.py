@@ -116,7 +116,11 @@ def unconserved_volume(bars: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
     *bars* and *gaps* are those of one UTC day. One row a symbol: ``counted`` from the lowest level
     known to the highest, ``booked`` in bars, ``missed`` in gaps, ``residual`` what is left. Only a
     state restored while the symbol was seen, or between two sessions' counters, may leave any.
+    A symbol whose counter is followed and not summed has no total to compare with.
     """
+    followed = bars.filter(pl.col("volume").is_null() & pl.col("counter_start").is_not_null())
+    bars = bars.join(followed, on="symbol", how="anti")
+    gaps = gaps.join(followed, on="symbol", how="anti")
     levels = pl.concat(
         [
             bars.select("symbol", start="counter_start", end="counter_end"),

@@ -19,6 +19,7 @@ from lakehouse_pipeline.market.coverage import covered_windows
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.repair import gap_minutes, judge
 from lakehouse_pipeline.market.schemas import RECONCILIATION
+from lakehouse_pipeline.market.volume import Basis
 from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, intersect
 
 WORST = 5  # minutes named in a row
@@ -140,6 +141,8 @@ def _compared(
     is_absent = pl.col("source").is_null()
     is_whole = (pl.col("source") == Source.STREAM) & (pl.col("flags") & Flag.PARTIAL.value == 0)
     bound = tolerance.price * pl.col("o_close")
+    # An official volume agrees with itself: only what our counter says is compared.
+    ours = pl.when(pl.col("volume_basis").ne_missing(Basis.OFFICIAL.value)).then("volume")
     apart = {
         f"{name}_off": (pl.col(name) - pl.col(f"o_{name}")).round(9)
         for name in ("close", "high", "low", "volume")
@@ -148,7 +151,7 @@ def _compared(
         official.unique(KEY, keep="last", maintain_order=True)
         .join(bars, on=KEY, how="left")
         .filter(is_absent | is_whole)
-        .with_columns(pl.when(is_absent).then(0.0).otherwise("volume").alias("volume"))
+        .with_columns(pl.when(is_absent).then(0.0).otherwise(ours).alias("volume"))
         .with_columns(**apart)
         .with_columns(
             beyond=(pl.col("close_off").abs() > bound)

@@ -53,7 +53,7 @@ TRADE_COLUMNS = [
     *("symbol", "received_at", "kind", "changed", "last_time", "cumulative_volume"),
     *("writer_id", "sequence"),
 ]
-_LARGEST = 1e18  # beyond this a number is a sentinel, not a volume
+LARGEST = 1e18  # beyond this a number is a sentinel, not a volume
 
 
 class Basis(StrEnum):
@@ -72,10 +72,11 @@ class CounterKind(StrEnum):
     SESSION = "session"  # rises all day, starts from zero at 00:00 UTC
     ROLLING = "rolling"  # the last 24 h: falls whenever old trades leave
     ROLLING_MINUTE = "rolling_minute"  # the same, but old trades leave on the minute
-    UNKNOWN = "unknown"
+    UNKNOWN = "unknown"  # too little was seen, or it fits none
 
 
-GAUGES = frozenset({CounterKind.ROLLING, CounterKind.ROLLING_MINUTE})
+# Kinds whose differences are no volumes. Who is of the last kind here did not fit any.
+GAUGES = frozenset({CounterKind.ROLLING, CounterKind.ROLLING_MINUTE, CounterKind.UNKNOWN})
 ALL_SESSION: Mapping[str, CounterKind] = MappingProxyType({})
 
 
@@ -203,7 +204,7 @@ def _follow(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]]) -> Boo
 def _observed_values(rows: pl.DataFrame) -> Floats:
     """Return the counter where a row shows it, else NaN."""
     volume = pl.col("cumulative_volume")
-    usable = observes_counter() & volume.is_between(0, _LARGEST)
+    usable = observes_counter() & volume.is_between(0, LARGEST)
     shown = rows.select(pl.when(usable).then(volume).fill_null(float("nan"))).to_series()
     values: Floats = shown.to_numpy()
     return values

@@ -116,7 +116,7 @@ def test_with_yesterday_s_minutes_a_minute_of_it_is_exact(market: Market, kind: 
     bars = build_bars_1s(script.quotes, script.coverage, SPAN, FAR, kinds=kinds)
     minutes = with_coverage(roll_up(bars, MINUTE), script.coverage, MINUTE)
 
-    made = compensate(minutes, history(market), kinds)
+    made = compensate(minutes, history(market), script.coverage, kinds)
 
     assert made["volume"].to_list() == [None, *(market.minute(n) for n in range(1, 10))]
     assert made["volume_basis"][1] == Basis.ROLLED_COMP
@@ -131,14 +131,14 @@ def test_without_history_it_stays_unknown(market: Market):
     bars = build_bars_1s(script.quotes, script.coverage, SPAN, FAR, kinds=kinds)
     minutes = roll_up(bars, MINUTE)
 
-    assert compensate(minutes, HISTORY.to_frame(), kinds).equals(minutes)
+    assert compensate(minutes, HISTORY.to_frame(), script.coverage, kinds).equals(minutes)
 
 
 def test_a_session_s_minutes_are_left_alone(market: Market):
     script = recorded(market, CounterKind.SESSION)
     minutes = roll_up(build_bars_1s(script.quotes, script.coverage, SPAN, FAR), MINUTE)
 
-    assert compensate(minutes, history(market), {}).equals(minutes)
+    assert compensate(minutes, history(market), script.coverage, {}).equals(minutes)
 
 
 def test_what_a_gap_cost_a_rolling_counter_is_not_known():

@@ -34,7 +34,12 @@ class BarsConfig(DayConfig):
 
 
 def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    @built("market.bars_1s", columns.BARS, partitions, deps=["raw.quotes", "raw.coverage"])
+    @built(
+        "market.bars_1s",
+        columns.BARS,
+        partitions,
+        deps=["raw.quotes", "raw.coverage", "market.symbols"],
+    )
     def bars_1s(
         context: dg.AssetExecutionContext, config: BarsConfig, lakehouse: LakehouseResource
     ) -> None:
