@@ -9,7 +9,7 @@ bars belongs to ``merge``, how they compare with the streamed ones to ``reconcil
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,6 +19,7 @@ import polars as pl
 from lakehouse_pipeline.market.causes import BLIND
 from lakehouse_pipeline.market.schemas import HISTORY, UTC_TIME
 from lakehouse_pipeline.market.windows import (
+    DAY,
     MINUTE,
     TimeWindow,
     ceil,
@@ -29,6 +30,8 @@ from lakehouse_pipeline.market.windows import (
 )
 
 VALUES = ["open", "high", "low", "close", "volume"]
+# Official minutes before a symbol's first: what RSI remembers, VWAP's session, a chart's first day.
+LEAD = DAY
 
 
 class Ended(StrEnum):
@@ -79,7 +82,8 @@ def plan(
     """Return what to ask, symbols with gaps first, those soonest out of reach before others.
 
     *gaps* and *fetches* are those of the last *reach* and *wanted* says when each symbol was to be
-    recorded. Besides its gaps each symbol needs every finished UTC day it was recorded on.
+    recorded. Besides its gaps each symbol needs every finished UTC day it was recorded on, and the
+    day before its recording began, so that its indicators are warm from the first minute.
     """
     reachable = _reachable(watermark, reach)
     asked = _windows(_settled(fetches))
@@ -87,12 +91,7 @@ def plan(
     for symbol, start, end in _blind(gaps).select("symbol", "start", "end").iter_rows():
         missed[symbol].append(TimeWindow(floor(start, MINUTE), ceil(end, MINUTE)))
     days = {
-        symbol: [
-            day
-            for window in intersect(windows, [reachable])
-            for day in map(TimeWindow.of_day, window.days())
-            if day.end <= reachable.end
-        ]
+        symbol: union([*_finished_days(windows, reachable), *_leads(windows)])
         for symbol, windows in wanted.items()
     }
     asks = []
@@ -191,6 +190,19 @@ def revisions(known: pl.DataFrame, fetched: pl.DataFrame) -> pl.DataFrame:
     differs = pl.any_horizontal(pl.col(n).ne_missing(pl.col(f"{n}_known")) for n in VALUES)
     is_new = pl.col("fetched_at_known").is_null()
     return both.filter(is_new | differs).select(HISTORY.names())
+
+
+def _finished_days(windows: Sequence[TimeWindow], reachable: TimeWindow) -> Iterator[TimeWindow]:
+    for window in intersect(windows, [reachable]):
+        yield from (
+            day for day in map(TimeWindow.of_day, window.days()) if day.end <= reachable.end
+        )
+
+
+def _leads(windows: Sequence[TimeWindow]) -> Iterator[TimeWindow]:
+    for window in windows:
+        begins = floor(window.start, MINUTE)
+        yield TimeWindow(begins - LEAD, begins)
 
 
 def _reachable(watermark: datetime, reach: timedelta) -> TimeWindow:

@@ -13,10 +13,14 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
+
+from lakehouse_pipeline.build.views import read_with_studies, recorded_symbols
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
-from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, floor
+from lakehouse_pipeline.market.indicators import macd, rsi
+from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 from lakehouse_pipeline.settings import LakeSettings, Settings
 
 from .console import Unanswered
@@ -71,6 +75,7 @@ def demo_settings(settings: Settings) -> Settings:
                     "connect_interval": timedelta(0),  # the server is ours: no need to be shy
                 }
             ),
+            "history": settings.history.model_copy(update={"pace": timedelta(0)}),
             # A port that was asked for must be free; a default one may give way.
             "ui": (
                 ui
@@ -111,6 +116,7 @@ class Demonstration:
         self._started = since
         self._exchanges = list(stack.settings.exchanges)
         self._last_shown: datetime | None = None
+        self._repair: str | None = None
         self._gap_report: str | None = None
 
     def run(self, seconds: float | None) -> list[str]:
@@ -136,8 +142,10 @@ class Demonstration:
         for line in map(describe, self._exchanges, map(self._worker, self._exchanges)):
             self._say(line)
         self._show_bars()
-        if self._gap_report is None and all(map(self._bars, self._exchanges)):
-            self._launch_gap_report()
+        if self._repair is None and all(map(self._recorded, self._exchanges)):
+            self._repair = self._launch("repair")
+        if self._gap_report is None and all(map(self._is_warm, self._exchanges)):
+            self._gap_report = self._launch("report_gaps")
 
     def _worker(self, exchange: str) -> WorkerStatus | None:
         now = datetime.now(UTC)
@@ -152,40 +160,61 @@ class Demonstration:
         found = [self._worker(exchange) for exchange in self._exchanges]
         return all(status is not None and status.last_durable_at is not None for status in found)
 
+    def _recorded(self, exchange: str) -> bool:
+        """Tell whether the lake has heard of every symbol."""
+        symbols = self._stack.settings.symbols(exchange)
+        return set(symbols) <= set(recorded_symbols(self._lake, exchange))
+
+    def _is_warm(self, exchange: str) -> bool:
+        """Tell whether there are bars of this demo, and of before it for indicators to stand on."""
+        begins = floor(self._started, MINUTE)
+        before = TimeWindow(begins - DAY, begins)
+        return bool(self._bars(exchange)) and bool(self._height(BARS, exchange, before))
+
     def _bars(self, exchange: str) -> int:
         """Return how many bars of this demo are built."""
-        return self._built(BARS, exchange)
+        return self._height(BARS, exchange, self._time())
 
-    def _built(self, table: str, exchange: str) -> int:
-        window = TimeWindow(floor(self._started, MINUTE), datetime.now(UTC) + MINUTE)
-        return self._lake.scan(table, exchange=exchange, window=window).collect().height
+    def _values(self, exchange: str) -> int:
+        """Return how many indicator values of this demo there are; null, while warming, is none."""
+        return self._height(INDICATORS, exchange, self._time(), pl.col("value").is_not_null())
+
+    def _time(self) -> TimeWindow:
+        return TimeWindow(floor(self._started, MINUTE), datetime.now(UTC) + MINUTE)
+
+    def _height(self, table: str, exchange: str, window: TimeWindow, *kept: pl.Expr) -> int:
+        rows = self._lake.scan(table, exchange=exchange, window=window).filter(*kept)
+        return rows.collect().height
 
     def _show_bars(self) -> None:
         symbol = self._stack.settings.symbols(self._exchanges[0])[0]
-        bars = self._lake.scan(BARS, symbols=[symbol]).sort("open_time").tail(SHOWN_BARS).collect()
+        bars = read_with_studies(
+            self._lake, symbol, [rsi(), macd()], step=MINUTE, window=self._time()
+        ).tail(SHOWN_BARS)
         if bars.height and bars["open_time"][-1] != self._last_shown:
             self._last_shown = bars["open_time"][-1]
-            self._say(f"{symbol}, 1m     open      high       low     close    volume")
+            self._say(f"{symbol}, 1m     open      high       low     close    volume   RSI   MACD")
             for bar in bars.iter_rows(named=True):
                 prices = "".join(f"{bar[name]:>10.2f}" for name in ("open", "high", "low", "close"))
                 volume = "unknown" if bar["volume"] is None else f"{bar['volume']:.4f}"
-                self._say(f"  {bar['open_time']:%Y-%m-%d %H:%M}{prices}{volume:>10}")
+                studies = f"{_shown(bar['rsi'], 6, 1)}{_shown(bar['macd'], 7, 2)}"
+                self._say(f"  {bar['open_time']:%Y-%m-%d %H:%M}{prices}{volume:>10}{studies}")
 
-    def _launch_gap_report(self) -> None:
-        """Ask for today's gaps and indicators now: the schedule's next hour may be far."""
+    def _launch(self, job: str) -> str:
+        """Ask for *job* of today now: the schedule's next hour may be far."""
         today = datetime.now(UTC).date().isoformat()
         bounds = {"start": self._exchanges[0], "end": self._exchanges[-1]}
         tags = {
             f"dagster/asset_partition_range_{bound}": f"{today}|{exchange}"
             for bound, exchange in bounds.items()
         }
-        self._gap_report = self._stack.console.launch("report_gaps", tags=tags)
+        return self._stack.console.launch(job, tags=tags)
 
     def _missing(self) -> Iterator[str]:
         for exchange in self._exchanges:
             if not self._bars(exchange):
                 yield f"one-minute bars of {exchange}"
-            if not self._built(INDICATORS, exchange):
+            if not self._values(exchange):
                 yield f"indicators of {exchange}"
         try:
             yield from self._missing_in_dagster()
@@ -195,7 +224,7 @@ class Demonstration:
     def _missing_in_dagster(self) -> Iterator[str]:
         console = self._stack.console
         runs = console.runs_since(self._started)
-        for job in ("build_today", "report_gaps"):
+        for job in ("build_today", "repair", "report_gaps"):
             states = [run.status for run in runs if run.job == job]
             if "SUCCESS" not in states:
                 yield f"a successful run of {job}; its runs: {', '.join(states) or 'none'}"
@@ -207,6 +236,10 @@ class Demonstration:
             for (asset, name), states in console.check_results(CHECKED, since=self._started).items()
             if not states or states[0] != "SUCCEEDED"
         )
+
+
+def _shown(value: float | None, width: int, digits: int) -> str:
+    return "-".rjust(width) if value is None else f"{value:>{width}.{digits}f}"
 
 
 def describe(exchange: str, worker: WorkerStatus | None) -> str:

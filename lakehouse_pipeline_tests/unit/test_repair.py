@@ -56,6 +56,12 @@ def asks(found: pl.DataFrame, told: pl.DataFrame, wanted: dict | None = None) ->
     return plan(found, told, wanted or {}, NOON, reach=REACH)
 
 
+def since(starts: dict[str, datetime]) -> dict[str, list[TimeWindow]]:
+    """Symbols wanted from their start on."""
+    end = datetime.max.replace(tzinfo=UTC)
+    return {symbol: [TimeWindow(start, end)] for symbol, start in starts.items()}
+
+
 def verdict(found: pl.DataFrame, official: pl.DataFrame, told: pl.DataFrame) -> dict:
     (row,) = judge(found, official, told, NOON, reach=REACH).to_dicts()
     return row
@@ -92,20 +98,33 @@ def test_no_trading_is_no_reason_to_ask():
 
 def test_finished_days_are_asked_for_after_gaps_and_older_ones_first():
     midnight = NOON.replace(hour=0)
-    wanted = {
-        symbol: [TimeWindow(start, datetime.max.replace(tzinfo=UTC))]
-        for symbol, start in {
+    wanted = since(
+        {
             "BINANCE:A": midnight - HOUR,
             "BINANCE:B": midnight - DAY - HOUR,
             "BINANCE:C": midnight + HOUR,
-        }.items()
-    }
+        }
+    )
+    led = fetches(
+        *(
+            (symbol, window.start - DAY, window.start, window.start - DAY, Ended.REACHED)
+            for symbol, (window,) in wanted.items()
+        )
+    )
 
-    assert asks(gaps((ETH, at(1), at(3))), fetches(), wanted) == [
+    assert asks(gaps((ETH, at(1), at(3))), led, wanted) == [
         Ask(ETH, at(1)),
-        Ask("BINANCE:B", midnight - 2 * DAY),
-        Ask("BINANCE:A", midnight - DAY),
+        Ask("BINANCE:B", midnight - DAY - HOUR),
+        Ask("BINANCE:A", midnight - HOUR),
     ]
+
+
+def test_the_day_before_a_symbols_first_data_is_asked_for_once():
+    wanted = since({BTC: at(1, 30), ETH: NOON - REACH - HOUR})
+    told = fetches((BTC, at(1) - DAY, at(5), at(1) - DAY, Ended.REACHED))
+
+    assert asks(gaps(), fetches(), wanted)[-1] == Ask(BTC, at(1) - DAY)
+    assert BTC not in {ask.symbol for ask in asks(gaps(), told, wanted)}
 
 
 def test_a_gap_with_bars_in_history_is_filled():

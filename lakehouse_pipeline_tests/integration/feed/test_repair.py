@@ -22,6 +22,7 @@ from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market import repair as repair_plan
 from lakehouse_pipeline.market.quality import unconserved_volume
 from lakehouse_pipeline.market.repair import Status
 from lakehouse_pipeline.market.windows import MINUTE, TimeWindow
@@ -102,7 +103,7 @@ def recorded(market, tmp_path_factory):
 
 
 def official(market, symbol: str, minutes: pl.DataFrame) -> pl.DataFrame:
-    frame = market.bars(symbol, MINUTE, DAY.start, DAY.end)
+    frame = market.bars(symbol, MINUTE, DAY.start - repair_plan.LEAD, DAY.end)
     return frame.filter(pl.col("open_time").is_in(minutes["open_time"].implode()))
 
 
@@ -119,6 +120,8 @@ def test_every_filled_minute_is_the_markets_own(recorded: Recorded, market, symb
     assert filled["volume_basis"].unique().to_list() == ["official"]
     first, last = bars["open_time"][0], bars["open_time"][-1]
     assert bars.height == (last - first) / MINUTE + 1
+    # And the day before the recording, for indicators to stand on.
+    assert first == START.replace(second=0) - repair_plan.LEAD
 
 
 def test_what_was_wholly_seen_is_as_it_was_streamed(recorded: Recorded):
