@@ -20,11 +20,12 @@ from pathlib import Path
 import polars as pl
 
 from .build import views
-from .build.indicators import studies_of
+from .build.indicators import Parameters, studies_named
 from .build.upkeep import travel_days
 from .errors import UsageError
 from .lake.lakehouse import Lakehouse
 from .lake.maintenance import day_tag
+from .market.indicators import as_one_stretch, with_stretches
 from .market.windows import TimeWindow
 from .settings import load_settings
 
@@ -39,7 +40,8 @@ def open_lakehouse(state_dir: Path | str | None = None) -> Reader:
         LakehouseError: one line saying what is wrong and the mend.
     """
     arguments = {} if state_dir is None else {"state_dir": Path(state_dir)}
-    return Reader(Lakehouse.open(load_settings(**arguments)))
+    settings = load_settings(**arguments)
+    return Reader(Lakehouse.open(settings), settings.indicators)
 
 
 class Reader:
@@ -49,8 +51,9 @@ class Reader:
     included, ``end`` is not.
     """
 
-    def __init__(self, lake: Lakehouse) -> None:
+    def __init__(self, lake: Lakehouse, indicators: Parameters | None = None) -> None:
         self._lake = lake
+        self._indicators = indicators or {}
 
     def symbols(self) -> list[str]:
         """Return the full names of everything that was ever recorded."""
@@ -64,14 +67,23 @@ class Reader:
         start: Instant | None = None,
         end: Instant | None = None,
         indicators: Sequence[str] = (),
+        carry: bool = False,
     ) -> pl.DataFrame:
-        """Return sparse OHLCV bars in time order, with one column a plot of *indicators*."""
+        """Return sparse OHLCV bars in time order, with one column a plot of *indicators*.
+
+        An indicator is named as in ``rsi``, with the parameters of ``exchanges.yaml`` or the usual
+        ones, or as in ``rsi:7`` with its own. After a gap it is null until it is warm again; with
+        *carry* it goes on.
+        """
         step = views.parse_interval(interval)
         name = views.resolve_symbol(symbol, self.symbols())
         window = _window(start, end)
-        studies = studies_of({indicator: {} for indicator in indicators})
+        studies = studies_named(indicators, self._indicators)
         if studies:
-            return views.read_with_studies(self._lake, name, studies, step=step, window=window)
+            stretch = as_one_stretch if carry else with_stretches
+            return views.read_with_studies(
+                self._lake, name, studies, step=step, window=window, stretch=stretch
+            )
         return views.read_bars(self._lake, name, step=step, window=window)
 
     def gaps(

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from lakehouse_pipeline.market.indicators import Study, widen
+from lakehouse_pipeline.market.indicators import Study
 
 OVERLAYS = {"sma", "ema", "bollinger", "vwap"}  # drawn on the price; the others get a pane
 UP, DOWN, MISSED = "#1b9e77", "#d95f02", "rgba(120, 120, 120, 0.25)"
@@ -22,25 +22,24 @@ UP, DOWN, MISSED = "#1b9e77", "#d95f02", "rgba(120, 120, 120, 0.25)"
 def draw(
     bars: pl.DataFrame, gaps: pl.DataFrame, *, title: str, studies: Sequence[Study] = ()
 ) -> str:
-    """Return an HTML page with the candles of *bars* (one symbol, with stretches).
+    """Return an HTML page with the candles of *bars* (one symbol) and its *studies*.
 
     Args:
-        bars: in time order, with the ``stretch`` column of ``market.indicators``.
+        bars: in time order, with the columns of *studies*.
         gaps: ledger rows of the symbol; each is shaded and tells its cause on hover.
         title: heads the page.
         studies: overlays go on the price, others into panes of their own.
     """
     panes = [study for study in studies if study.name not in OVERLAYS]
-    shares = [0.55, 0.15, *([0.3 / len(panes)] * len(panes))]
+    shares = [0.55, 0.15, *(0.3 / len(panes) for _ in panes)]
     figure = make_subplots(
         rows=2 + len(panes), cols=1, shared_xaxes=True, vertical_spacing=0.02, row_heights=shares
     )
-    wide = widen(bars, studies)
-    times = wide["open_time"].to_list()
-    _add_candles(figure, wide, times)
+    times = bars["open_time"].to_list()
+    _add_candles(figure, bars, times)
     for study in studies:
         row = 3 + panes.index(study) if study in panes else 1
-        _add_study(figure, wide, times, study, row)
+        _add_study(figure, bars, times, study, row)
     _shade(figure, gaps.select("start", "end", "cause").iter_rows())
     figure.update_layout(
         title=title,
@@ -86,9 +85,9 @@ def _add_candles(figure: go.Figure, bars: pl.DataFrame, times: list[datetime]) -
 def _add_study(
     figure: go.Figure, bars: pl.DataFrame, times: list[datetime], study: Study, row: int
 ) -> None:
-    for plot in study.plots:
-        values = bars[plot].to_list()
-        name = plot if plot == study.name else f"{study.name} {plot}"
+    for plot, column in zip(study.plots, study.columns, strict=True):
+        values = bars[column].to_list()
+        name = column if plot == study.name else f"{study.name} {column}"
         # Null values break the line: an indicator that is not warm is not drawn.
         trace = (
             go.Bar(x=times, y=values, name=name)
@@ -97,7 +96,7 @@ def _add_study(
         )
         figure.add_trace(trace, row=row, col=1)
     if row > 1:
-        figure.update_yaxes(title_text=study.name, row=row, col=1)
+        figure.update_yaxes(title_text=f"{study.name}{study.suffix}", row=row, col=1)
 
 
 def _shade(figure: go.Figure, gaps: Iterable[tuple[datetime, datetime, str]]) -> None:

@@ -61,6 +61,14 @@ Ticker = Annotated[str, AfterValidator(_ticker)]
 Positive = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
 
 
+def _none_is_usual(value: Any) -> Any:
+    """Read ``rsi:`` without parameters as the usual ones."""
+    return {} if value is None else value
+
+
+IndicatorParameters = Annotated[dict[str, int | float], BeforeValidator(_none_is_usual)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -169,7 +177,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     exchanges: dict[str, ExchangeSettings] = {}
     # Stored beside the price, by name with their parameters; all others are computed on read.
-    indicators: dict[str, dict[str, int | float]] = {"rsi": {}, "macd": {}}
+    indicators: dict[str, IndicatorParameters] = {"rsi": {}, "macd": {}}
 
     @classmethod
     def settings_customise_sources(

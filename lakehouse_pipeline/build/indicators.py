@@ -5,7 +5,9 @@ Beside what is computed stands what TradingView's own studies said, where a toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -15,7 +17,13 @@ from lakehouse_pipeline.errors import SettingsError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market import schemas
-from lakehouse_pipeline.market.indicators import STUDIES, Study, compute, with_stretches
+from lakehouse_pipeline.market.indicators import (
+    OPEN_TIME,
+    STUDIES,
+    Study,
+    compute,
+    with_stretches,
+)
 from lakehouse_pipeline.market.ingested import TRADINGVIEW, deviations, final_values
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 
@@ -27,32 +35,69 @@ from .result import BuildResult, write_slice
 INDICATORS = "market.indicators_1m"
 RAW_INDICATORS = "raw.indicators"
 SOURCES = (BARS_1M, GAPS, RAW_INDICATORS)
+STREAMED = timedelta(days=2)  # what a session of the feed's studies is judged by
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ORDER = ["symbol", "open_time", "name", "parameters", "plot", "source"]
 
-# Wilder's averages remember about 480 bars to the last digit; two days hold that many even of a
-# symbol that trades in every fifth minute. A fixed reach keeps a day's values a function of data.
-WARM_UP = timedelta(days=2)
+Parameters = Mapping[str, Mapping[str, int | float]]
 
 
-def studies_of(chosen: Mapping[str, Mapping[str, int | float]]) -> list[Study]:
+def studies_of(chosen: Parameters) -> list[Study]:
     """Return the studies that settings name with their parameters.
 
     Raises:
-        SettingsError: if a name or parameter is unknown.
+        SettingsError: if a name or parameter is unknown or cannot be.
     """
-    studies = []
-    for name, parameters in chosen.items():
-        if name not in STUDIES:
+    return [_study(name, parameters) for name, parameters in chosen.items()]
+
+
+def studies_named(names: Iterable[str], chosen: Parameters) -> list[Study]:
+    """Return the studies that a reader asks for: ``rsi``, or ``rsi:7`` with its own parameters.
+
+    A bare name has the parameters of the settings' *chosen*, or else the usual ones. Given ones
+    stand in the order of the study's own and show in its columns: ``macd_5_35_5``.
+
+    Raises:
+        SettingsError: if a name or parameter is unknown or cannot be.
+    """
+    return [_named(name.strip().lower(), chosen) for name in dict.fromkeys(names)]
+
+
+def _named(text: str, chosen: Parameters) -> Study:
+    name, *values = text.split(":")
+    if not values:
+        return _study(name, chosen.get(name, {}))
+    usual = _study(name, {})
+    try:
+        given = dict(zip(usual.parameters, map(float, values), strict=False))
+    except ValueError:
+        given = {}
+    if len(given) != len(values):
+        wanted = ":".join([name, *(str(value) for value in usual.parameters.values())])
+        raise SettingsError(f"Indicator {text!r} is not known.", mend=f"Write {wanted} or {name}.")
+    return replace(_study(name, given), suffix=f"_{'_'.join(values)}")
+
+
+def _study(name: str, parameters: Mapping[str, int | float]) -> Study:
+    if name not in STUDIES:
+        raise SettingsError(
+            f"Indicator {name!r} is not known.", mend=f"Known: {', '.join(sorted(STUDIES))}."
+        )
+    usual = STUDIES[name]().parameters
+    for parameter in parameters:
+        if parameter not in usual:
             raise SettingsError(
-                f"Indicator {name!r} is not known.", mend=f"Known: {', '.join(sorted(STUDIES))}."
+                f"Indicator {name} has no parameter {parameter!r}.",
+                mend=f"It has: {', '.join(usual) or 'none'}.",
             )
-        try:
-            studies.append(STUDIES[name](**parameters))
-        except TypeError as error:
-            raise SettingsError(
-                f"Indicator {name} does not take these parameters: {', '.join(parameters)}.",
-                mend="Mend the section 'indicators'.",
-            ) from error
-    return studies
+    # A whole number is the same however it was written.
+    numbers = {p: int(v) if float(v).is_integer() else v for p, v in parameters.items()}
+    try:
+        return STUDIES[name](**numbers)
+    except ValueError as error:
+        raise SettingsError(
+            f"Indicator {name}: {error}.", mend="Mend its parameters, or leave them out."
+        ) from error
 
 
 def build_indicators(
@@ -77,7 +122,7 @@ def tick_indicators(
     What follows a changed bar changes with it, so it is all rebuilt.
     """
     seen = {source: lake.head(source) for source in SOURCES}
-    window = _unbuilt(lake, exchange, closed=floor(watermark, MINUTE))
+    window = _unbuilt(lake, exchange, studies, closed=floor(watermark, MINUTE))
     if window is None:
         return []
     parts = [window.intersect(TimeWindow.of_day(day)) for day in window.days()]
@@ -85,6 +130,7 @@ def tick_indicators(
     # Set after the rows: a crash in between makes the next tick repeat these minutes.
     progress = {f"built_from.{source}.{exchange}": head for source, head in seen.items()}
     progress[f"built_to.{exchange}"] = int(window.end.timestamp())
+    progress[f"studies.{exchange}"] = _fingerprint(studies)
     lake.append(INDICATORS, schemas.INDICATORS.to_frame(), progress=progress)
     return results
 
@@ -102,18 +148,27 @@ def _build(
     *,
     symbols: Sequence[str] | None = None,
 ) -> BuildResult:
-    """Rebuild *part* of one day, from the same reach before its midnight whatever part it is."""
+    """Rebuild *part* of one day; what is read before it depends on the day alone."""
     names = tuple(symbols) if symbols is not None else None
-    wide = TimeWindow(floor(part.start, DAY) - WARM_UP, part.end)
-    inside = pl.col("open_time").is_between(part.start, part.end, closed="left")
+    inside = OPEN_TIME.is_between(part.start, part.end, closed="left")
+
+    def computed(since: datetime | None, group: Sequence[Study]) -> pl.DataFrame:
+        wide = TimeWindow(EPOCH if since is None else since, part.end)
+        bars, gaps = (
+            lake.scan(table, exchange=exchange, window=wide, symbols=names).collect()
+            for table in (BARS_1M, GAPS)
+        )
+        return compute(with_stretches(bars, gaps), group).filter(inside)
 
     def read() -> pl.DataFrame:
-        bars, gaps, raw = (
-            lake.scan(table, exchange=exchange, window=wide, symbols=names).collect()
-            for table in SOURCES
-        )
-        computed = compute(with_stretches(bars, gaps), studies)
-        return pl.concat([computed.filter(inside), final_values(raw, studies).filter(inside)])
+        by_reach: defaultdict[datetime | None, list[Study]] = defaultdict(list)
+        for study in studies:
+            by_reach[study.reach(part.start)].append(study)
+        since = floor(part.start, DAY) - STREAMED
+        wide = TimeWindow(since, part.end)
+        raw = lake.scan(RAW_INDICATORS, exchange=exchange, window=wide, symbols=names).collect()
+        ours = [computed(since, group) for since, group in by_reach.items()]
+        return pl.concat([*ours, final_values(raw, studies).filter(inside)]).sort(ORDER)
 
     # The part is closed: that it spans its day says that the watermark has passed it.
     progress = note(lake, INDICATORS, exchange, part, watermark=part.end, symbols=symbols)
@@ -124,21 +179,30 @@ def _build(
     return replace(result, facts=facts)
 
 
+def _fingerprint(studies: Sequence[Study]) -> int:
+    """Return a number that changes when names or parameters do."""
+    return zlib.crc32("\n".join(sorted(f"{s.name} {s.label}" for s in studies)).encode())
+
+
 def _closed_part(window: TimeWindow, watermark: datetime) -> TimeWindow | None:
     end = min(window.end, floor(watermark, MINUTE))
     return TimeWindow(window.start, end) if window.start < end else None
 
 
-def _unbuilt(lake: Lakehouse, exchange: str, *, closed: datetime) -> TimeWindow | None:
+def _unbuilt(
+    lake: Lakehouse, exchange: str, studies: Sequence[Study], *, closed: datetime
+) -> TimeWindow | None:
     """Return the time up to *closed* for which the indicators are older than their sources.
 
-    The first tick starts at its UTC midnight; days before yesterday are left to whoever rebuilds
-    them.
+    With other studies than the last tick's that is all since yesterday. The first tick starts at
+    its UTC midnight; days before yesterday are left to whoever rebuilds them.
     """
     built_to = lake.progress(INDICATORS, f"built_to.{exchange}")
     if built_to is None:
         return _closed_part(TimeWindow.of_day(closed.date()), closed)
     reach = floor(closed, DAY) - DAY
+    if lake.progress(INDICATORS, f"studies.{exchange}") != _fingerprint(studies):
+        return TimeWindow(reach, closed)
     starts = [datetime.fromtimestamp(built_to, tz=UTC)]
     for source in SOURCES:
         seen = lake.progress(INDICATORS, f"built_from.{source}.{exchange}") or 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -13,12 +13,19 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market import bars as market_bars
 from lakehouse_pipeline.market.dense import dense
-from lakehouse_pipeline.market.indicators import Study, widen, with_stretches
+from lakehouse_pipeline.market.indicators import (
+    STRETCH,
+    Start,
+    Study,
+    widen,
+    with_stretches,
+)
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
 from .bars import BARS_1M, BARS_1S, COVERAGE
 from .gaps import GAPS
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 
 
@@ -131,15 +138,37 @@ def read_with_studies(
 ) -> pl.DataFrame:
     """Return bars as ``read_bars`` does, with their stretch and one column a plot of *studies*.
 
-    Enough bars before the window are read for its first values to be warm. *stretch* says what a
-    gap does; ``as_one_stretch`` carries values across it.
+    Enough bars before the window are read for its values not to show where it starts. *stretch*
+    says what a gap does; ``as_one_stretch`` carries values across it.
     """
     memory = max((study.memory for study in studies), default=0)
-    wide = window and TimeWindow(window.start - 2 * memory * step, window.end)
-    bars = read_bars(lake, symbol, step=step, window=wide)
-    gaps = read_gaps(lake, symbols=[symbol], window=wide)
-    widened = widen(stretch(bars, gaps, step), studies)
-    return widened.filter(pl.col("open_time") >= floor(window.start, step)) if window else widened
+    for wide in _reaches(window, step, studies, memory):
+        bars = read_bars(lake, symbol, step=step, window=wide)
+        # The ledger files a gap under its first instant of each day.
+        days = wide and TimeWindow(floor(wide.start, DAY), wide.end)
+        gaps = read_gaps(lake, symbols=[symbol], window=days)
+        start = floor(window.start, step) if window else EPOCH
+        wanted = pl.col("open_time") >= start
+        found = stretch(bars, gaps, step)
+        before = found.filter(~wanted)
+        # A stretch that began within what was read is whole; else it must hold what is remembered.
+        newest = before.filter(pl.col(STRETCH) == pl.col(STRETCH).last())
+        if newest.height >= memory or newest.height < before.height:
+            break
+    return widen(found, studies).filter(wanted)
+
+
+def _reaches(
+    window: TimeWindow | None, step: timedelta, studies: Sequence[Study], memory: int
+) -> Iterator[TimeWindow | None]:
+    """Yield what may do to read for *window*, ever longer, until it is all there is."""
+    starts = {study.start for study in studies}
+    if window is not None and Start.STRETCH not in starts:
+        session = floor(window.start, DAY) if Start.DAY in starts else window.start
+        for times in (2, 8):  # most symbols trade in every other interval at least
+            since = min(window.start - times * memory * step, session)
+            yield TimeWindow(since, window.end)
+    yield TimeWindow(EPOCH, window.end) if window else None
 
 
 def read_gaps(

@@ -27,6 +27,7 @@ def doctor(
     ] = 0,
 ) -> None:
     """Check configuration, storage, catalog, feed, ports and Dagster; say what to do."""
+    from lakehouse_pipeline.build.indicators import studies_of
     from lakehouse_pipeline.settings import load_settings
 
     settings = load_settings()
@@ -36,7 +37,8 @@ def doctor(
             mend="Write one under 'exchanges:', or set LAKEHOUSE_CONFIG.",
         )
     count = sum(len(exchange.symbols) for exchange in settings.exchanges.values())
-    _say("ok", "settings", f"{len(settings.exchanges)} exchanges, {count} symbols")
+    studies = ", ".join(study.name for study in studies_of(settings.indicators)) or "no indicators"
+    _say("ok", "settings", f"{len(settings.exchanges)} exchanges, {count} symbols, {studies}")
     checks: dict[str, Callable[[Settings], str]] = {
         "state": _check_state,
         "lake": _check_lake,

@@ -15,7 +15,10 @@ Symbol = Annotated[
 From = Annotated[str | None, typer.Option("--from", help="ISO 8601, included; UTC")]
 To = Annotated[str | None, typer.Option("--to", help="ISO 8601, excluded; UTC")]
 Last = Annotated[str | None, typer.Option(help="2h, 30m …, counted back from the newest bar")]
-With = Annotated[str | None, typer.Option("--with", help="rsi,macd,… beside the price")]
+With = Annotated[
+    str | None,
+    typer.Option("--with", help="rsi,macd,… beside the price; rsi:7 with parameters of its own"),
+]
 Carry = Annotated[
     bool, typer.Option("--carry", help="carry indicators across gaps; else they start again")
 ]
@@ -56,15 +59,17 @@ def bars(
 ) -> None:
     """Show OHLCV bars of a symbol at any interval."""
     from lakehouse_pipeline.build import views
-    from lakehouse_pipeline.build.indicators import studies_of
+    from lakehouse_pipeline.build.indicators import studies_named
     from lakehouse_pipeline.errors import UsageError
     from lakehouse_pipeline.market.indicators import as_one_stretch, with_stretches
+    from lakehouse_pipeline.settings import load_settings
 
     from .arguments import open_to_read, window_between
     from .output import write
 
     step = views.parse_interval(interval)
-    studies = studies_of({study: {} for study in with_.split(",")}) if with_ else []
+    chosen = load_settings().indicators
+    studies = studies_named(with_.split(","), chosen) if with_ else []
     if dense and studies:
         raise UsageError("--dense excludes --with.", mend="Indicators stand on observed bars.")
     lake = open_to_read()
@@ -95,14 +100,16 @@ def chart(
 ) -> None:
     """Draw candles, volume, indicators and gaps into one HTML file."""
     from lakehouse_pipeline.build import views
-    from lakehouse_pipeline.build.indicators import studies_of
+    from lakehouse_pipeline.build.indicators import studies_named
     from lakehouse_pipeline.charts import draw
     from lakehouse_pipeline.market.indicators import as_one_stretch, with_stretches
+    from lakehouse_pipeline.settings import load_settings
 
     from .arguments import open_to_read, window_between
 
     step = views.parse_interval(interval)
-    studies = studies_of({study: {} for study in with_.split(",")}) if with_ else []
+    chosen = load_settings().indicators
+    studies = studies_named(with_.split(","), chosen) if with_ else []
     lake = open_to_read()
     name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
     newest = views.newest_bar(lake, name, step)

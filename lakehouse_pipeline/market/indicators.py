@@ -3,7 +3,12 @@
 Each study names its plots and how many bars it needs before its first value. Values are computed
 inside a *stretch*: the bars of one symbol between two real gaps. At a gap a study starts again and
 is null until it is warm, so it never pretends to know prices nobody saw. Quiet minutes are no gaps,
-nor are those that official bars have filled.
+nor are those that official bars have filled; they have no bar and count for none, as on the feed's
+own charts.
+
+A study that recurs shows where its stretch begins, less with every bar, and after ``memory`` bars
+by less than 1e-12 of its value: where reading starts further back does not matter. A session's
+study (VWAP) starts at 00:00 UTC, and OBV at the first bar of its stretch.
 A new study is one function here and one line in ``STUDIES``.
 """
 
@@ -11,30 +16,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import Enum
 
 import polars as pl
 
 from . import schemas
 from .causes import BLIND
 from .quality import Flag
-from .windows import MINUTE
+from .windows import DAY, MINUTE, floor
 
+OPEN_TIME = pl.col("open_time")
 CLOSE = pl.col("close")
 HIGH = pl.col("high")
 LOW = pl.col("low")
 VOLUME = pl.col("volume")
 STRETCH = "stretch"
 COMPUTED = "computed"
+LONGEST = 10_000  # bars; a typing error would otherwise read years
+
+
+class Start(Enum):
+    """Where the bars begin that a value speaks of."""
+
+    MEMORY = "memory"  # so many bars before it
+    DAY = "day"  # at 00:00 UTC
+    STRETCH = "stretch"  # after the last real gap, or where recording began
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
     """A named set of plots; ``warm_up`` is the number of bars before the last plot's first value.
 
-    ``memory`` is the number of bars after which what came before no longer shows in the 15 digits
-    of a value: what an incremental rebuild has to read before its window, and how long a value
-    that starts elsewhere (on the feed's own chart) may differ.
+    A plot may speak of those before it by name. ``memory`` is the number of bars after which what
+    came before no longer shows in the digits of a value: what has to be read before a window, and
+    how long a value that starts elsewhere (on the feed's own chart) may differ.
     """
 
     name: str
@@ -42,27 +58,48 @@ class Study:
     plots: Mapping[str, pl.Expr]
     warm_up: int
     memory: int
+    start: Start = Start.MEMORY
+    suffix: str = ""  # of its columns, where one study is asked for with several parameters
 
     @property
     def label(self) -> str:
         """The parameters as text, in their order: ``fast=12,slow=26,signal=9``."""
         return ",".join(f"{name}={value}" for name, value in self.parameters.items())
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of its plots in wide frames."""
+        return [f"{plot}{self.suffix}" for plot in self.plots]
+
+    def reach(self, day: datetime) -> datetime | None:
+        """Return from when on minutes are read for values of *day*; None: from the first of all.
+
+        A fixed reach keeps a day's values a function of data, whoever builds which part of it. It
+        is a day more than twice the memory, for symbols that do not trade in every minute.
+        """
+        if self.start is Start.STRETCH:
+            return None
+        days = 1 if self.start is Start.DAY else -(-2 * self.memory * MINUTE // DAY) + 1
+        return floor(day, DAY) - days * DAY
+
 
 def sma(length: int = 20) -> Study:
     """Return the simple moving average of the close."""
+    _check(length=length)
     plots = {"sma": CLOSE.rolling_mean(length)}
     return Study("sma", {"length": length}, plots, warm_up=length, memory=length)
 
 
 def ema(length: int = 20) -> Study:
     """Return the exponential moving average of the close, seeded with its first simple average."""
+    _check(length=length)
     plots = {"ema": _seeded_ema(CLOSE, length, skip=0)}
     return Study("ema", {"length": length}, plots, length, _fading(2 / (length + 1), length))
 
 
 def rsi(length: int = 14) -> Study:
     """Return Wilder's relative strength index, 0 to 100; 100 where nothing was ever lost."""
+    _check(length=length)
     change = CLOSE.diff()
     gain = _wilder(change.clip(lower_bound=0), length, skip=1)
     loss = _wilder((-change).clip(lower_bound=0), length, skip=1)
@@ -73,9 +110,14 @@ def rsi(length: int = 14) -> Study:
 
 def macd(fast: int = 12, slow: int = 26, signal: int = 9) -> Study:
     """Return MACD line, its signal and their difference; every average seeded with a simple one."""
-    line = _seeded_ema(CLOSE, fast, skip=0) - _seeded_ema(CLOSE, slow, skip=0)
-    signal_line = _seeded_ema(line, signal, skip=slow - 1)
-    plots = {"macd": line, "signal": signal_line, "histogram": line - signal_line}
+    _check(fast=fast, slow=slow, signal=signal)
+    if fast >= slow:
+        raise ValueError(f"fast must be less than slow, was {fast} with {slow}")
+    plots = {
+        "macd": _seeded_ema(CLOSE, fast, skip=0) - _seeded_ema(CLOSE, slow, skip=0),
+        "signal": _seeded_ema(pl.col("macd"), signal, skip=slow - 1),
+        "histogram": pl.col("macd") - pl.col("signal"),
+    }
     parameters = {"fast": fast, "slow": slow, "signal": signal}
     warm_up = slow + signal - 1
     memory = _fading(2 / (max(slow, signal) + 1), warm_up) + signal
@@ -84,14 +126,19 @@ def macd(fast: int = 12, slow: int = 26, signal: int = 9) -> Study:
 
 def bollinger(length: int = 20, width: float = 2.0) -> Study:
     """Return the simple average and *width* population standard deviations around it."""
-    middle = CLOSE.rolling_mean(length)
+    _check(length=length)
+    if not 0 < width < float("inf"):
+        raise ValueError(f"width must be more than 0, was {width}")
+    width = float(width)
+    middle = pl.col("middle")
     reach = width * CLOSE.rolling_std(length, ddof=0)
-    plots = {"middle": middle, "upper": middle + reach, "lower": middle - reach}
+    plots = {"middle": CLOSE.rolling_mean(length), "upper": middle + reach, "lower": middle - reach}
     return Study("bollinger", {"length": length, "width": width}, plots, length, length)
 
 
 def atr(length: int = 14) -> Study:
     """Return Wilder's average true range, in price units."""
+    _check(length=length)
     before = CLOSE.shift(1)
     reach = pl.max_horizontal(HIGH - LOW, (HIGH - before).abs(), (LOW - before).abs())
     true_range = pl.when(before.is_not_null()).then(reach)
@@ -100,16 +147,24 @@ def atr(length: int = 14) -> Study:
 
 
 def vwap() -> Study:
-    """Return the volume-weighted average of the typical price since 00:00 UTC."""
+    """Return the volume-weighted average of the typical price since 00:00 UTC.
+
+    Null from a bar of unknown volume to the end of its day, and before anything was traded.
+    """
     typical = (HIGH + LOW + CLOSE) / 3
-    value = _sum_since_midnight(typical * VOLUME) / _sum_since_midnight(VOLUME)
-    return Study("vwap", {}, {"vwap": pl.when(value.is_finite()).then(value)}, 1, 1440)
+    value = (typical * VOLUME).cum_sum() / VOLUME.cum_sum()
+    plots = {"vwap": pl.when(_volumes_are_known() & value.is_finite()).then(value)}
+    return Study("vwap", {}, plots, warm_up=1, memory=1, start=Start.DAY)
 
 
 def obv() -> Study:
-    """Return on-balance volume, counted from the first bar of the stretch."""
+    """Return on-balance volume, counted from the first bar of the stretch.
+
+    Null after a bar of unknown volume.
+    """
     signed = pl.when(CLOSE.shift(1).is_null()).then(VOLUME).otherwise(CLOSE.diff().sign() * VOLUME)
-    return Study("obv", {}, {"obv": signed.cum_sum()}, 1, 1440)
+    plots = {"obv": pl.when(_volumes_are_known()).then(signed.cum_sum())}
+    return Study("obv", {}, plots, warm_up=1, memory=1, start=Start.STRETCH)
 
 
 STUDIES: Mapping[str, Callable[..., Study]] = {
@@ -151,51 +206,77 @@ def as_one_stretch(
 
 def widen(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     """Return *bars* (with stretches) and one more column a plot, named after the plot."""
-    plots = {name: plot for study in studies for name, plot in study.plots.items()}
-    return bars.with_columns(
-        plot.over("symbol", STRETCH).alias(name) for name, plot in plots.items()
-    )
+    return pl.concat([bars, *(_plots(bars, study) for study in studies)], how="horizontal")
 
 
 def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     """Return every value of *studies* over *bars* (with stretches), in the indicators' schema.
 
     One row a symbol, bar, study and plot. The value is null, and flagged ``WARMING``, where the
-    study is not warm; it is flagged ``SETTLING`` where it still shows at which bar it began.
+    study is not warm; it is flagged ``SETTLING`` where it still shows at which bar it began, as
+    OBV always does.
     """
-    numbered = bars.with_columns(bars_seen=pl.int_range(1, pl.len() + 1).over("symbol", STRETCH))
+    numbered = bars.select(
+        *("exchange", "symbol", "open_time", "flags"),
+        bars_seen=pl.int_range(1, pl.len() + 1).over("symbol", STRETCH),
+        began=OPEN_TIME.min().over("symbol", STRETCH),
+        volume_unknown=VOLUME.is_null().cum_max().over("symbol", STRETCH),
+    )
     long = [
-        numbered.select(
-            "exchange",
-            "symbol",
-            "open_time",
+        numbered.with_columns(plots[plot].alias("value"))
+        .select(
+            *("exchange", "symbol", "open_time"),
             pl.lit(study.name).alias("name"),
             pl.lit(study.label).alias("parameters"),
             pl.lit(plot).alias("plot"),
-            expression.over("symbol", STRETCH).alias("value"),
+            "value",
             pl.lit(COMPUTED).alias("source"),
-            "flags",
-            "bars_seen",
-        ).with_columns(flags=_flags(study))
+            _flags(study).alias("flags"),
+        )
+        .cast(schemas.INDICATORS)
         for study in studies
-        for plot, expression in study.plots.items()
+        for plots in [_plots(bars, study)]
+        for plot in plots.columns
     ]
     if not long:
         return pl.DataFrame(schema=schemas.INDICATORS)
-    frame = pl.concat(long).drop("bars_seen").cast(schemas.INDICATORS)
-    return frame.sort("symbol", "open_time", "name", "parameters", "plot")
+    return pl.concat(long).sort("symbol", "open_time", "name", "parameters", "plot")
+
+
+def _plots(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
+    """Return the columns of *study*, each computed within its stretch, or its day of it."""
+    within = ["symbol", STRETCH]
+    frame = bars.select(*within, "open_time", "high", "low", "close", "volume")
+    if study.start is Start.DAY:
+        within.append("day")
+        frame = frame.with_columns(day=OPEN_TIME.dt.truncate("1d"))
+    for plot, expression in study.plots.items():
+        frame = frame.with_columns(expression.over(within).alias(plot))
+    return frame.select(pl.col(*study.plots).name.suffix(study.suffix))
 
 
 def _flags(study: Study) -> pl.Expr:
     """Return the bar's flags and what is to be said of a value after ``bars_seen`` bars."""
-    bars_seen = pl.col("bars_seen")
+    bars_seen, missing = pl.col("bars_seen"), pl.col("value").is_null()
+    settled = {
+        Start.MEMORY: bars_seen >= study.memory,
+        # A stretch that begins in a day does not know what was traded before it.
+        Start.DAY: pl.col("began") <= OPEN_TIME.dt.truncate("1d"),
+        Start.STRETCH: pl.lit(value=False),
+    }[study.start]
     return (
-        pl.when(bars_seen >= study.memory)
-        .then("flags")
-        .when((bars_seen < study.warm_up) & pl.col("value").is_null())
+        pl.when(missing & (bars_seen >= study.warm_up) & pl.col("volume_unknown"))
+        .then(pl.col("flags") | int(Flag.VOLUME_UNKNOWN))
+        .when(missing)
         .then(pl.col("flags") | int(Flag.WARMING))
+        .when(settled)
+        .then("flags")
         .otherwise(pl.col("flags") | int(Flag.SETTLING))
     )
+
+
+def _volumes_are_known() -> pl.Expr:
+    return ~VOLUME.is_null().cum_max()
 
 
 def _unfilled(bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta) -> pl.DataFrame:
@@ -229,12 +310,11 @@ def _recursive(source: pl.Expr, length: int, *, skip: int, alpha: float) -> pl.E
     return seeded.ewm_mean(alpha=alpha, adjust=False, ignore_nulls=True)
 
 
-def _sum_since_midnight(source: pl.Expr) -> pl.Expr:
-    """Sum *source* from 00:00 UTC on: windows do not nest, so a day's start is subtracted."""
-    day = pl.col("open_time").dt.truncate("1d")
-    total = source.fill_null(0).cum_sum()
-    opens = (day != day.shift(1)).fill_null(value=True)
-    return total - pl.when(opens).then(total - source.fill_null(0)).forward_fill()
+def _check(**lengths: int) -> None:
+    for name, length in lengths.items():
+        if not 1 <= length <= LONGEST or length != int(length):
+            problem = f"{name} must be a whole number of bars, 1 to {LONGEST}, was {length}"
+            raise ValueError(problem)
 
 
 def _fading(alpha: float, warm_up: int) -> int:

@@ -22,6 +22,7 @@ from typing import Self
 import structlog
 from pydantic import BaseModel, SecretStr
 
+from lakehouse_pipeline.build.indicators import studies_of
 from lakehouse_pipeline.errors import EnvironmentFault, SettingsError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.machine import Process
@@ -106,6 +107,7 @@ class Stack:
                 f"{self.settings.config} names no exchange.",
                 mend="Add one under 'exchanges:', such as BINANCE: {symbols: [BTCUSDT]}.",
             )
+        studies_of(self.settings.indicators)  # or the first hourly run would be the one to say
         self.layout.refuse_second_owner()
         self._choose_ports()
         self.layout.make()

@@ -94,6 +94,11 @@ def assert_one_line(result: subprocess.CompletedProcess, status: int, *words: st
         ("exchanges: {BINANCE: {symbols: [btc-usdt]}}", ("exchanges.BINANCE.symbols", "btc-usdt")),
         ("exchanges: {BINANCE: {symbols: []}}", ("exchanges.BINANCE.symbols",)),
         ("exchanges: {BINANCE: {}}", ("exchanges.BINANCE.symbols", "required")),
+        (f"{GOOD}indicators: {{rsj: {{}}}}", ("'rsj' is not known", "Known: atr")),
+        (f"{GOOD}indicators: {{rsi: {{length: 0}}}}", ("rsi: length must be a whole number",)),
+        (f"{GOOD}indicators: {{rsi: {{length: x}}}}", ("indicators.rsi.length", "exchanges.yaml")),
+        (f"{GOOD}indicators: {{macd: {{fast: 30}}}}", ("fast must be less than slow",)),
+        (f"{GOOD}indicators: [rsi]", ("Setting indicators", "exchanges.yaml")),
         ("ui: {port: 99999}", ("ui.port", "LAKEHOUSE_UI__PORT")),
     ],
 )
@@ -127,6 +132,8 @@ def test_reading_does_not_make_a_lake(run, tmp_path: Path) -> None:
     [
         (("bars", "BTCUSDT", "--interval", "7m"), ("7m", "divides a day")),
         (("bars", "BTCUSDT", "--with", "rsj"), ("rsj", "rsi")),
+        (("bars", "BTCUSDT", "--with", "macd:x"), ("macd:x", "macd:12:26:9")),
+        (("chart", "BTCUSDT", "--with", "rsi:0"), ("rsi", "whole number")),
         (("build", "--exchange", "BINANCE", "--from", "2026-13-01", "--to", "2026-11-01"), ("13",)),
         (
             ("build", "--exchange", "BINANCE", "--from", "2026-11-02", "--to", "2026-11-01"),

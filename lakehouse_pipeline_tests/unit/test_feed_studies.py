@@ -19,7 +19,10 @@ BARS = [Bar(row["open_time"].timestamp(), *list(row.values())[1:]) for row in FR
 
 
 def computed(study: indicators.Study, plot: str) -> list[float | None]:
-    return FRAME.select(study.plots[plot].alias(plot))[plot].to_list()
+    bars = FRAME.with_columns(symbol=pl.lit(BTC))
+    return indicators.widen(indicators.as_one_stretch(bars, pl.DataFrame()), [study])[
+        plot
+    ].to_list()
 
 
 @pytest.mark.parametrize(

@@ -44,16 +44,49 @@ def gaps_of(*spans: tuple[timedelta, timedelta], cause: str = "feed_gap") -> pl.
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-@pytest.fixture(scope="module")
-def real_bars(shared_data: Path) -> pl.DataFrame:
+def official_bars(shared_data: Path) -> pl.DataFrame:
     source = pl.read_parquet(shared_data / "bars1m_BITSTAMP_BTCUSD_20200101.parquet")
     return source.select(
-        pl.lit("BITSTAMP").alias("exchange"),
-        pl.lit("BITSTAMP:BTCUSD").alias("symbol"),
         (pl.col("t") * 1_000_000).cast(schemas.UTC_TIME).alias("open_time"),
         *("open", "high", "low", "close", "volume"),
-        pl.lit(0, pl.Int32).alias("flags"),
-    ).sort("open_time")
+    )
+
+
+def bars_of_trades(path: Path, step: str) -> pl.DataFrame:
+    trades = pl.read_parquet(path).sort("ts_us", maintain_order=True)
+    price = pl.col("price")
+    return (
+        trades.with_columns(open_time=pl.col("ts_us").cast(schemas.UTC_TIME).dt.truncate(step))
+        .group_by("open_time", maintain_order=True)
+        .agg(
+            open=price.first(),
+            high=price.max(),
+            low=price.min(),
+            close=price.last(),
+            volume=pl.col("size").sum(),
+        )
+    )
+
+
+SOURCES = {
+    "Bitstamp's minutes": official_bars,
+    # Crosses midnight; seconds, because ten minutes would warm nothing.
+    "Binance's seconds": lambda folder: bars_of_trades(
+        folder / "trades_BINANCE_ETHUSDT_20240808-09.parquet", "1s"
+    ),
+    "Coinbase's seconds": lambda folder: bars_of_trades(
+        folder / "trades_COINBASE_BTCUSD_20230905.parquet", "1s"
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def real_bars(request: pytest.FixtureRequest, shared_data: Path) -> pl.DataFrame:
+    return (
+        SOURCES[request.param](shared_data)
+        .with_columns(exchange=pl.lit("X"), symbol=pl.lit("X:A"), flags=pl.lit(0, pl.Int32))
+        .sort("open_time")
+    )
 
 
 def plots_of(bars: pl.DataFrame, study: indicators.Study) -> dict[str, np.ndarray]:
@@ -92,7 +125,23 @@ def test_agrees_with_talib_over_real_bars_after_warm_up(name: str, real_bars: pl
         np.testing.assert_allclose(ours[plot][warm:], expected[warm:], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_vwap_is_the_money_by_the_volume_of_each_day(real_bars: pl.DataFrame) -> None:
+    money: dict[object, float] = {}
+    volume: dict[object, float] = {}
+    expected = []
+    for bar in real_bars.to_dicts():
+        day = bar["open_time"].date()
+        typical = (bar["high"] + bar["low"] + bar["close"]) / 3
+        money[day] = money.get(day, 0.0) + typical * bar["volume"]
+        volume[day] = volume.get(day, 0.0) + bar["volume"]
+        expected.append(money[day] / volume[day] if volume[day] else np.nan)
+
+    ours = plots_of(real_bars, indicators.vwap())["vwap"]
+
+    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted({*STUDIES} - {"vwap"}))
 def test_is_null_until_warm_and_never_after(name: str, real_bars: pl.DataFrame) -> None:
     study = STUDIES[name]()
     wide = indicators.widen(with_stretches(real_bars, NO_GAPS), [study])
@@ -169,6 +218,43 @@ def test_values_can_be_carried_across_a_gap() -> None:
 
     unbroken = indicators.widen(with_stretches(bars, NO_GAPS), [indicators.rsi(14)])["rsi"]
     assert carried.to_list() == unbroken.to_list()
+
+
+def test_the_day_before_does_not_change_one_digit_of_vwap() -> None:
+    bars = minute_bars([100.0 + n % 7 for n in range(3000)], start=START - 1500 * MINUTE)
+    today = bars.filter(pl.col("open_time") >= START)
+
+    whole = indicators.widen(with_stretches(bars, NO_GAPS), [indicators.vwap()])["vwap"]
+
+    alone = indicators.widen(with_stretches(today, NO_GAPS), [indicators.vwap()])["vwap"]
+    assert whole[1500:].to_list() == alone.to_list()
+
+
+@pytest.mark.parametrize("name", ["vwap", "obv"])
+def test_after_an_unknown_volume_nothing_is_pretended(name: str) -> None:
+    bars = minute_bars([1.0, 2.0, 3.0, 4.0, 5.0], start=START - 3 * MINUTE).with_columns(
+        volume=pl.when(pl.col("close") != 2).then("volume")
+    )
+
+    values = indicators.compute(with_stretches(bars, NO_GAPS), [STUDIES[name]()])
+
+    missing = values["value"].is_null().to_list()
+    # A new day's VWAP knows all of its volume again.
+    assert missing == [False, True, True, name == "obv", name == "obv"]
+    unknown = values.filter(pl.col("value").is_null())["flags"]
+    assert set(unknown) == {int(Flag.VOLUME_UNKNOWN)}
+
+
+def test_vwap_has_settled_when_its_whole_day_was_seen_and_obv_never_does() -> None:
+    bars = minute_bars([1.0, 2.0, 3.0, 4.0], start=START - 2 * MINUTE)
+
+    values = indicators.compute(
+        with_stretches(bars, NO_GAPS), [indicators.vwap(), indicators.obv()]
+    )
+
+    settling = int(Flag.SETTLING)
+    assert values.filter(name="vwap")["flags"].to_list() == [settling, settling, 0, 0]
+    assert values.filter(name="obv")["flags"].to_list() == [settling] * 4
 
 
 def test_vwap_restarts_at_midnight() -> None:

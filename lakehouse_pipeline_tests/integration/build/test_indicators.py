@@ -1,0 +1,243 @@
+"""Stored indicators and those computed on read are the same, whoever builds which part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from lakehouse_pipeline.api import Reader
+from lakehouse_pipeline.build import views
+from lakehouse_pipeline.build.indicators import (
+    build_indicators,
+    studies_named,
+    studies_of,
+    tick_indicators,
+)
+from lakehouse_pipeline.errors import SettingsError
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market.indicators import STUDIES
+from lakehouse_pipeline.market.quality import Flag
+from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
+from lakehouse_pipeline.settings import load_settings
+
+BTC, THIN = "BINANCE:BTCUSDT", "BINANCE:THINUSDT"  # THIN trades in every third minute or so
+SECOND_DAY = datetime(2026, 3, 3, tzinfo=UTC)
+BEGIN, END = SECOND_DAY - 20 * HOUR, SECOND_DAY + 14 * HOUR
+OUTAGE = TimeWindow(SECOND_DAY - 30 * MINUTE, SECOND_DAY - 10 * MINUTE)
+ALL = studies_of({name: {} for name in STUDIES})
+SETTLING = int(Flag.SETTLING)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lakehouse]:
+    with Lakehouse.open(load_settings(state_dir=tmp_path)) as opened:
+        yield opened
+
+
+def minutes(symbol: str, seed: int, share: float) -> pl.DataFrame:
+    """Return a walk's minute bars, in that *share* of all minutes but those of the outage."""
+    random, close, rows = Random(seed), 10_000, []
+    for n in range((END - BEGIN) // MINUTE):
+        opens = BEGIN + n * MINUTE
+        if OUTAGE.start <= opens < OUTAGE.end or random.random() > share:
+            continue
+        close += random.randrange(-50, 51)
+        high, low = close + random.randrange(20), close - random.randrange(20)
+        volume = random.randrange(1, 9_999) / 1000
+        rows.append((opens, close / 100, high / 100, low / 100, close / 100, volume))
+    names = ("open_time", "open", "high", "low", "close", "volume")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names), orient="row")
+    known = {"exchange": "BINANCE", "symbol": symbol, "flags": 0, "source": "stream"}
+    others = [
+        pl.lit(known.get(name)).alias(name)
+        for name in schemas.MINUTE_BARS.names()
+        if name not in names
+    ]
+    columns = schemas.MINUTE_BARS.names()
+    return frame.with_columns(others).select(columns).cast(dict(schemas.MINUTE_BARS))
+
+
+BARS = pl.concat([minutes(BTC, 1, 1.0), minutes(THIN, 2, 0.3)])
+GAPS = pl.DataFrame(
+    [
+        ("g", "BINANCE", symbol, OUTAGE.start, OUTAGE.end, "feed_gap", "", None, None, None)
+        for symbol in (BTC, THIN)
+    ],
+    schema=schemas.GAPS,
+    orient="row",
+)
+
+
+def land(lake: Lakehouse, start: datetime, end: datetime) -> None:
+    inside = pl.col("open_time").is_between(start, end, closed="left")
+    lake.append("market.bars_1m", BARS.filter(inside))
+    if start <= OUTAGE.end < end:
+        lake.append("market.gaps", GAPS)
+
+
+def content(lake: Lakehouse) -> pl.DataFrame:
+    keys = ["symbol", "open_time", "name", "plot"]
+    return lake.scan("market.indicators_1m").sort(keys).collect()
+
+
+def digest(lake: Lakehouse) -> list[int]:
+    return sorted(content(lake).hash_rows().to_list())
+
+
+def test_ticks_backfills_and_parts_give_the_same_rows_over_midnight_and_gaps(
+    lake: Lakehouse, tmp_path: Path
+):
+    land(lake, BEGIN, SECOND_DAY - HOUR)
+    tick_indicators(lake, "BINANCE", ALL, watermark=SECOND_DAY - HOUR)
+    for hour in range(14):
+        at = SECOND_DAY + hour * HOUR + 7 * MINUTE
+        land(lake, SECOND_DAY - HOUR if not hour else at - HOUR, at)
+        tick_indicators(lake, "BINANCE", ALL, watermark=at)
+    ticked, watermark = digest(lake), SECOND_DAY + 13 * HOUR + 7 * MINUTE
+
+    with Lakehouse.open(load_settings(state_dir=tmp_path / "other")) as other:
+        land(other, BEGIN, watermark)
+        for day in (SECOND_DAY, SECOND_DAY - DAY):
+            build_indicators(other, "BINANCE", day.date(), ALL, watermark=watermark)
+        assert digest(other) == ticked
+        (later, *_) = studies = studies_of({"sma": {}, "rsi": {}})
+        build_indicators(other, "BINANCE", SECOND_DAY.date(), studies, watermark=watermark)
+        build_indicators(
+            other, "BINANCE", SECOND_DAY.date(), ALL, watermark=watermark, symbols=[BTC]
+        )
+        build_indicators(
+            other, "BINANCE", SECOND_DAY.date(), ALL, watermark=watermark, symbols=[THIN]
+        )
+        assert later.name == "sma"
+        assert digest(other) == ticked
+
+
+def test_what_is_read_is_what_is_stored_whatever_the_window(lake: Lakehouse):
+    land(lake, BEGIN, END)
+    for day in (SECOND_DAY - DAY, SECOND_DAY):
+        build_indicators(lake, "BINANCE", day.date(), ALL, watermark=END)
+    stored = content(lake).filter(pl.col("flags") & SETTLING == 0).drop_nulls("value")
+    assert stored["name"].n_unique() == len(STUDIES) - 1  # OBV shows for ever where it began
+
+    for symbol in (BTC, THIN):
+        mine = stored.filter(symbol=symbol)
+        for hours in (0.1, 1, 6):
+            window = TimeWindow(END - hours * HOUR, END)
+            wide = views.read_with_studies(lake, symbol, ALL, step=MINUTE, window=window)
+            for name, plot in mine.select("name", "plot").unique().iter_rows():
+                both = wide.join(mine.filter(name=name, plot=plot), on="open_time")
+                assert both.height > 0
+                apart = (both[plot] - both["value"]).abs() / both["value"].abs().max()
+                assert apart.max() < 1e-12, (symbol, hours, plot)
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+@pytest.mark.parametrize("step", [MINUTE, 5 * MINUTE, HOUR])
+def test_the_window_asked_for_does_not_change_a_value(lake: Lakehouse, name: str, step):
+    land(lake, BEGIN, END)
+    studies = [STUDIES[name]()]
+
+    whole = views.read_with_studies(lake, THIN, studies, step=step)
+    for hours in (1, 2, 13):
+        window = TimeWindow(END - hours * HOUR, END)
+        part = views.read_with_studies(lake, THIN, studies, step=step, window=window)
+        expected = whole.filter(pl.col("open_time") >= window.start)
+        columns = studies[0].columns
+        assert_frame_equal(
+            part.select(columns), expected.select(columns), rel_tol=1e-12, abs_tol=1e-12
+        )
+
+
+def test_obv_goes_on_over_midnight_in_what_is_stored(lake: Lakehouse):
+    land(lake, BEGIN, END)
+    (obv,) = studies = studies_of({"obv": {}})
+    for day in (SECOND_DAY - DAY, SECOND_DAY):
+        build_indicators(lake, "BINANCE", day.date(), studies, watermark=END)
+
+    stored = content(lake).filter(symbol=BTC)
+    whole = views.read_with_studies(lake, BTC, [obv], step=MINUTE)
+
+    assert stored["value"].to_list() == whole["obv"].to_list()
+
+
+def test_other_parameters_are_built_for_all_since_yesterday(lake: Lakehouse):
+    land(lake, BEGIN, END)
+    first, second = studies_of({"rsi": {}}), studies_of({"rsi": {"length": 7}, "sma": {}})
+    for day in (SECOND_DAY - DAY, SECOND_DAY):
+        build_indicators(lake, "BINANCE", day.date(), first, watermark=END)
+    tick_indicators(lake, "BINANCE", first, watermark=END)
+
+    tick_indicators(lake, "BINANCE", second, watermark=END)
+
+    assert set(content(lake)["parameters"]) == {"length=7", "length=20"}
+    head = lake.head("market.indicators_1m")
+    assert tick_indicators(lake, "BINANCE", second, watermark=END) == []
+    assert lake.head("market.indicators_1m") == head
+
+
+def test_a_reader_has_the_parameters_of_the_settings_or_its_own(lake: Lakehouse):
+    land(lake, BEGIN, END)
+    lake.append("raw.coverage", marks())
+    reader = Reader(lake, {"rsi": {"length": 5}})
+
+    wide = reader.bars(BTC, indicators=["rsi", "rsi:7", "macd:5:35:5"], start=SECOND_DAY)
+    other = Reader(lake).bars(BTC, indicators=["rsi:5", "rsi:7"], start=SECOND_DAY, carry=True)
+
+    assert wide["rsi"].to_list()[600:] == pytest.approx(other["rsi_5"].to_list()[600:])
+    assert {"rsi_7", "macd_5_35_5", "signal_5_35_5", "histogram_5_35_5"} <= set(wide.columns)
+    assert wide["rsi"][0] is not None  # warm since the outage
+    assert wide["macd_5_35_5"][0] is None
+    assert other["rsi_7"].null_count() == 0
+
+
+def marks() -> pl.DataFrame:
+    from lakehouse_pipeline.market.coverage import Mark
+    from lakehouse_pipeline_tests.scripted import Script
+
+    script = Script(start=BEGIN)
+    script.mark(Mark.OPENED, "s1", 0)
+    script.snapshot(0.2, "s1", BTC, last_price=1.0, cumulative_volume=1.0, trade=-3)
+    return script.coverage
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ({"rsy": {}}, r"'rsy' is not known. Known: atr, bollinger, ema"),
+        ({"rsi": {"period": 3}}, "rsi has no parameter 'period'. It has: length."),
+        ({"vwap": {"length": 3}}, "vwap has no parameter 'length'. It has: none."),
+        ({"rsi": {"length": 0}}, "rsi: length must be a whole number of bars, 1 to 10000, was 0."),
+        ({"ema": {"length": 2.5}}, "ema: length must be a whole number"),
+        ({"sma": {"length": float("nan")}}, "sma: length must be a whole number"),
+        ({"macd": {"fast": 26, "slow": 12}}, "macd: fast must be less than slow, was 26 with 12."),
+        ({"bollinger": {"width": -1}}, "bollinger: width must be more than 0, was -1."),
+    ],
+)
+def test_what_cannot_be_built_is_one_line_with_the_mend(chosen, says: str):
+    with pytest.raises(SettingsError, match=says) as failure:
+        studies_of(chosen)
+
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("text", ["rsi:", "rsi:x", "rsi:7:8", "rsi:0", "vwap:3", ""])
+def test_a_reader_that_asks_for_nonsense_is_told_what_to_write(text: str):
+    with pytest.raises(SettingsError) as failure:
+        studies_named([text], {})
+
+    assert failure.value.mend
+
+
+def test_a_whole_number_is_the_same_however_it_is_written():
+    (study,) = studies_of({"rsi": {"length": 14.0}})
+    (wide,) = studies_of({"bollinger": {"width": 2}})
+
+    assert study.label == "length=14"
+    assert wide.label == "length=20,width=2.0"

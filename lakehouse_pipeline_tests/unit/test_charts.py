@@ -1,0 +1,57 @@
+"""What a chart shows: the values it was given, in panes or on the price."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from lakehouse_pipeline.charts import draw
+from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market.indicators import as_one_stretch, bollinger, macd, rsi, vwap, widen
+from lakehouse_pipeline.market.windows import MINUTE
+
+START = datetime(2026, 3, 2, 12, tzinfo=UTC)
+NO_GAPS = pl.DataFrame(schema=schemas.GAPS)
+
+
+def wide(studies) -> pl.DataFrame:
+    closes = [100.0 + n % 7 for n in range(100)]
+    bars = pl.DataFrame(
+        {
+            "symbol": ["X:A"] * 100,
+            "open_time": [START + n * MINUTE for n in range(100)],
+            **dict.fromkeys(("open", "high", "low", "close"), closes),
+            "volume": [1.0] * 100,
+        }
+    )
+    return widen(as_one_stretch(bars, NO_GAPS), studies)
+
+
+def traces(page: str) -> list[dict]:
+    (data,) = re.findall(r'Plotly\.newPlot\(\s*"[^"]+",\s*(\[.*?\]),\s*\{"', page, re.DOTALL)
+    return json.loads(data)
+
+
+def test_rsi_and_macd_have_panes_and_their_values_are_the_ones_given():
+    studies = [rsi(), macd()]
+    last = wide(studies).tail(10)
+
+    page = draw(last, NO_GAPS, title="X:A", studies=studies)
+
+    drawn = {trace["name"]: trace for trace in traces(page)}
+    assert [*drawn] == ["price", "volume", "rsi", "macd", "macd signal", "macd histogram"]
+    assert drawn["rsi"]["yaxis"] == "y3"
+    assert {drawn[f"macd{plot}"]["yaxis"] for plot in ("", " signal", " histogram")} == {"y4"}
+    # Warm from the left edge on: drawing computes nothing anew.
+    assert drawn["rsi"]["y"] == pytest.approx(last["rsi"].to_list())
+
+
+@pytest.mark.parametrize("studies", [[], [vwap(), bollinger()]], ids=["none", "overlays"])
+def test_a_chart_needs_no_panes(studies):
+    page = draw(wide(studies), NO_GAPS, title="X:A", studies=studies)
+
+    assert all(trace["yaxis"] in ("y", "y2") for trace in traces(page))
