@@ -25,7 +25,7 @@ from .defs.checks.repair import repair_checks
 from .defs.jobs import asset_jobs, stream_quotes
 from .defs.partitions import by_date_and_exchange
 from .defs.resources import LakehouseResource, SettingsResource
-from .defs.retention import forget_ticks
+from .defs.retention import forget_runs
 from .defs.schedules import build_schedules
 from .defs.sensors import build_supervisors
 from .settings import Settings, load_settings
@@ -54,7 +54,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *indicator_checks(partitions),
             *maintenance_checks(),
         ],
-        jobs=[stream_quotes, *asset_jobs(), forget_ticks],
+        jobs=[stream_quotes, *asset_jobs(), forget_runs],
         schedules=build_schedules(exchanges, state_dir) if exchanges else [],
         sensors=[
             *build_supervisors(exchanges, state_dir),

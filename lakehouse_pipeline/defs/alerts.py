@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
-import structlog
 from pydantic import BaseModel, SecretStr
 
 from lakehouse_pipeline.settings import Settings
@@ -24,11 +23,15 @@ from lakehouse_pipeline.settings import Settings
 from .jobs import EXCHANGE, RUNBOOK
 from .partitions import RANGE_END, RANGE_START
 
-log = structlog.get_logger()
-
 PATIENCE = 10.0  # seconds for a webhook, headers and body together
 REST = 60.0  # seconds without another try after it failed
 CAUSE_LENGTH = 500
+
+
+def say(event: str, facts: Mapping[str, str]) -> None:
+    import structlog  # noqa: PLC0415  # each run would pay for what loading the definitions imports
+
+    structlog.get_logger().error(event, **facts)
 
 
 def build_failure_alert(settings: Settings) -> dg.SensorDefinition:
@@ -45,7 +48,7 @@ def build_failure_alert(settings: Settings) -> dg.SensorDefinition:
     )
     def failure_alert(context: dg.RunFailureSensorContext) -> None:
         facts = describe(context, hidden)
-        log.error("run_failed", **facts)
+        say("run_failed", facts)
         if file is not None:
             write(file, facts)
         if webhook is not None:
@@ -112,7 +115,7 @@ def write(file: Path, facts: Mapping[str, str]) -> None:
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"at": time.strftime("%FT%TZ", time.gmtime()), **facts}) + "\n")
     except OSError as error:  # a full disk is told by other means; the webhook comes next
-        log.warning("alert_not_written", file=str(file), problem=str(error))
+        say("alert_not_written", {"file": str(file), "problem": str(error)})
 
 
 class Webhook:
@@ -135,7 +138,7 @@ class Webhook:
         problem = outcome[0] if outcome else f"no answer within {self._patience:.0f} s"
         if problem:
             self._rest_until = time.monotonic() + REST
-            log.warning("webhook_failed", problem=redact(problem, [self._url]))
+            say("webhook_failed", {"problem": redact(problem, [self._url])})
         return not problem
 
     def _post(self, facts: Mapping[str, str], outcome: list[str]) -> None:

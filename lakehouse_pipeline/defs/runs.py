@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
+
+if TYPE_CHECKING:
+    import psutil
 
 UNFINISHED = (
     DagsterRunStatus.QUEUED,
@@ -29,6 +32,8 @@ def live_process(instance: DagsterInstance, run: DagsterRun) -> psutil.Process |
     Told by its environment, not by when it began: that is told differently once the machine's
     clock is set.
     """
+    import psutil  # noqa: PLC0415  # each run would pay for what loading the definitions imports
+
     for pid in _processes_of(instance, run):
         try:
             process = psutil.Process(pid)
@@ -47,6 +52,8 @@ def has_lost_its_process(instance: DagsterInstance, run: DagsterRun) -> bool:
 
 def is_alive(process: psutil.Process) -> bool:
     """Tell whether *process* runs; a zombie does not, its parent has just not looked yet."""
+    import psutil  # noqa: PLC0415  # as above
+
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -66,6 +73,8 @@ def end_dead_run(instance: DagsterInstance, run: DagsterRun) -> None:
 
 def _works_on(instance: DagsterInstance, process: psutil.Process) -> bool:
     """Tell whether *process* was started by a server of this instance."""
+    import psutil  # noqa: PLC0415  # as above
+
     try:
         home = process.environ().get("DAGSTER_HOME")
     except psutil.AccessDenied:
