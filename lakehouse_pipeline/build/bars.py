@@ -75,7 +75,7 @@ def build_1s(
     *,
     watermark: datetime,
     symbols: Sequence[str] | None = None,
-    built_from: int | None = None,
+    progress: Mapping[str, int] | None = None,
     kinds: Mapping[date, Kinds] | None = None,
 ) -> list[BuildResult]:
     """Rebuild the one-second bars of *window* that *watermark* has closed.
@@ -86,26 +86,23 @@ def build_1s(
         window: half-open, whole seconds.
         watermark: event time is complete before it; later seconds are left for later.
         symbols: full names; all that were recorded by default.
-        built_from: the quotes' sequence number this build has seen, kept with the rows
-            so that the next tick knows what is new.
+        progress: of a tick, what it has seen of its sources; kept with the rows so that the next
+            one knows what is new.
         kinds: of the counters on each day; judged from the day's quotes by default, which must
             then be a whole day's so far.
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
     for part in _days(window, watermark):
-        progress: dict[str, int | str] = (
+        reached: dict[str, int | str] = (
             {} if symbols else {f"closed_to.{exchange}": _later(lake, exchange, part.end)}
         )
-        if built_from is not None:  # with each day, so that a long catch-up gets somewhere
-            progress |= {
-                f"built_from.{exchange}": built_from,
-                f"built_to.{exchange}": int(part.end.timestamp()),
-            }
-        progress |= note(lake, BARS_1S, exchange, part, watermark=watermark, symbols=symbols)
+        if progress is not None:  # with each day, so that a long catch-up gets somewhere
+            reached |= {**progress, f"built_to.{exchange}": int(part.end.timestamp())}
+        reached |= note(lake, BARS_1S, exchange, part, watermark=watermark, symbols=symbols)
         day = part.start.date()
         if kinds is not None:
-            progress |= {f"kinds.{exchange}": fingerprint(kinds[day])}
+            reached |= {f"kinds.{exchange}": fingerprint(kinds[day])}
 
         def compute(part: TimeWindow = part, day: date = day) -> pl.DataFrame:
             wide = TimeWindow(
@@ -120,7 +117,7 @@ def build_1s(
             return build_bars_1s(quotes, coverage, part, watermark, kinds=booked_as)
 
         _, result = write_slice(
-            lake, BARS_1S, Slice(exchange, part, names), compute, progress=progress
+            lake, BARS_1S, Slice(exchange, part, names), compute, progress=reached
         )
         results.append(result)
     return results

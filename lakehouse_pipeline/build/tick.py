@@ -6,13 +6,26 @@ missed or failed tick is caught up by the next. A day rebuilt as a whole gives t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+
+import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market.coverage import LATENESS, Mark
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor, union
 
-from .bars import BARS_1M, BARS_1S, HISTORY_1M, build_1m, build_1s, built_seconds
+from .bars import (
+    BARS_1M,
+    BARS_1S,
+    COVERAGE,
+    HISTORY_1M,
+    LATE_ARRIVAL,
+    build_1m,
+    build_1s,
+    built_seconds,
+)
 from .kinds import QUOTES, fingerprint, kinds_on, stored_kinds
 from .result import BuildResult
 from .symbols import refresh_symbols
@@ -20,28 +33,72 @@ from .symbols import refresh_symbols
 
 def tick_1s(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[BuildResult]:
     """Build the seconds of *exchange* closed or touched since the last tick."""
-    seen = lake.head(QUOTES)
     closed = floor(watermark, SECOND)
+    seen, covered = lake.head(QUOTES), lake.head(COVERAGE)
     refresh_symbols(lake, exchange, watermark=watermark)
-    window = unbuilt(lake, QUOTES, BARS_1S, exchange, closed=closed)
-    start = misbooked(lake, exchange)
-    if start is not None and start < closed:
-        window = TimeWindow(min(start, window.start) if window else start, closed)
+    touched = [
+        *seen_anew(lake, BARS_1S, exchange, reach=_reach(closed)),
+        *received_before(lake, exchange, reach=_reach(closed)),
+        *misbooked(lake, exchange),
+    ]
+    window = unbuilt(lake, QUOTES, BARS_1S, exchange, closed=closed, touched=touched)
     if window is None:
         return []
     kinds = {day: kinds_on(lake, exchange, day) for day in window.days()}
-    return build_1s(lake, exchange, window, watermark=watermark, built_from=seen, kinds=kinds)
+    return build_1s(
+        lake,
+        exchange,
+        window,
+        watermark=watermark,
+        progress={f"built_from.{exchange}": seen, f"covered_from.{exchange}": covered},
+        kinds=kinds,
+    )
 
 
-def misbooked(lake: Lakehouse, exchange: str) -> datetime | None:
+def seen_anew(lake: Lakehouse, table: str, exchange: str, *, reach: datetime) -> list[datetime]:
+    """Return from when on *exchange* was seen otherwise than the last tick of *table* knew.
+
+    A mark also lengthens what was covered up to its begin, which ended a lateness before.
+    """
+    known = lake.progress(table, f"covered_from.{exchange}")
+    if known is None or known == lake.head(COVERAGE):
+        return []
+    tells = ~pl.col("kind").is_in([Mark.OPENED, Mark.DESCRIBED]) & (pl.col("end") >= reach)
+    marks = lake.scan(COVERAGE, exchange=exchange, after_sequence=known).filter(tells)
+    first = marks.select(pl.col("start").min()).collect().item()
+    return [] if first is None else [first - LATENESS]
+
+
+def received_before(lake: Lakehouse, exchange: str, *, reach: datetime) -> list[datetime]:
+    """Return the earliest event of which something older has come to light since the last tick.
+
+    Counters are compared in order of receipt. A spool that was drained late holds rows received
+    before others that are built already, whose events may lie before its own.
+    """
+    seen = lake.progress(BARS_1S, f"built_from.{exchange}")
+    built_to = lake.progress(BARS_1S, f"built_to.{exchange}")
+    if seen is None or built_to is None or seen == lake.head(QUOTES):
+        return []
+    received, event = pl.col("received_at"), pl.col("event_time")
+    newer = lake.scan(QUOTES, exchange=exchange, after_sequence=seen).filter(event >= reach)
+    first, begins = newer.select(received.min(), event.min()).collect().row(0)
+    if first is None or first >= datetime.fromtimestamp(built_to, tz=UTC):
+        return []
+    before = TimeWindow(begins - LATE_ARRIVAL, begins)
+    known = lake.scan(QUOTES, exchange=exchange, window=before).filter(received >= first)
+    earliest = known.select(event.min()).collect().item()
+    return [] if earliest is None else [earliest]
+
+
+def misbooked(lake: Lakehouse, exchange: str) -> list[datetime]:
     """Return the midnight from which the last day's seconds were booked by another verdict."""
     built_to = lake.progress(BARS_1S, f"built_to.{exchange}")
     if built_to is None:
-        return None
+        return []
     midnight = floor(datetime.fromtimestamp(built_to - 1, tz=UTC), DAY)
     kinds = stored_kinds(lake, exchange, midnight.date())
     booked_as = lake.progress(BARS_1S, f"kinds.{exchange}") or 0
-    return None if kinds is None or fingerprint(kinds) == booked_as else midnight
+    return [] if kinds is None or fingerprint(kinds) == booked_as else [midnight]
 
 
 def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[BuildResult]:
@@ -50,8 +107,9 @@ def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Buil
     Official minutes may be days old; each stretch of them is rebuilt by itself.
     """
     closed = floor(min(watermark, built_seconds(lake, exchange, watermark)), MINUTE)
-    seen, fetched = lake.head(BARS_1S), lake.head(HISTORY_1M)
-    window = unbuilt(lake, BARS_1S, BARS_1M, exchange, closed=closed)
+    seen, fetched, covered = (lake.head(table) for table in (BARS_1S, HISTORY_1M, COVERAGE))
+    touched = seen_anew(lake, BARS_1M, exchange, reach=_reach(closed))
+    window = unbuilt(lake, BARS_1S, BARS_1M, exchange, closed=closed, touched=touched)
     windows = union([*repaired(lake, exchange, closed=closed), *([window] if window else [])])
     if not windows:
         return []
@@ -65,6 +123,7 @@ def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Buil
         progress={
             f"built_from.{exchange}": seen,
             f"repaired_from.{exchange}": fetched,
+            f"covered_from.{exchange}": covered,
             f"built_to.{exchange}": int(closed.timestamp()),
         },
     )
@@ -90,23 +149,35 @@ def repaired(lake: Lakehouse, exchange: str, *, closed: datetime) -> list[TimeWi
 
 
 def unbuilt(
-    lake: Lakehouse, source: str, target: str, exchange: str, *, closed: datetime
+    lake: Lakehouse,
+    source: str,
+    target: str,
+    exchange: str,
+    *,
+    closed: datetime,
+    touched: Iterable[datetime] = (),
 ) -> TimeWindow | None:
     """Return the time up to *closed* for which *target* is older than *source*.
 
-    The first tick of all starts at its UTC midnight. Rows that arrive for a day before yesterday
-    (a replay) are left to whoever rebuilds that day, or one tick would rebuild years.
+    The first tick of all starts at its UTC midnight. What is *touched* otherwise, and rows, of a
+    day before yesterday (a replay) are left to whoever rebuilds that day, or one tick would
+    rebuild years.
     """
     seen = lake.progress(target, f"built_from.{exchange}")
     built_to = lake.progress(target, f"built_to.{exchange}")
     if seen is None or built_to is None:
         start = floor(closed, DAY)
     else:
-        reach = floor(closed, DAY) - DAY
-        touched = [
-            max(floor(file.times[0], MINUTE), reach)
+        reach = _reach(closed)
+        landed = [
+            file.times[0]
             for file in lake.touched_since(source, seen, exchange)
             if file.times is not None and file.times[1] >= reach
         ]
-        start = min([datetime.fromtimestamp(built_to, tz=UTC), *touched])
+        begins = [max(floor(at, MINUTE), reach) for at in (*landed, *touched)]
+        start = min([datetime.fromtimestamp(built_to, tz=UTC), *begins])
     return TimeWindow(start, closed) if start < closed else None
+
+
+def _reach(closed: datetime) -> datetime:
+    return floor(closed, DAY) - DAY
