@@ -18,7 +18,8 @@
     ├── FeedError                  what the feed said or did (see its own tree below)
     │   ├── TransportError         no connection, or it broke
     │   │   ├── HandshakeRefused   HTTP status instead of a websocket (403, 429)
-    │   │   └── FeedSilent         no frame at all for the watchdog's time
+    │   │   ├── FeedSilent         no frame at all for the watchdog's time
+    │   │   └── NoAnswer           one question was not answered in time
     │   ├── ProtocolFault          text that is not the protocol
     │   ├── AuthError              token refused or expired
     │   ├── Banned                 stop and tell a person
@@ -118,6 +119,10 @@ class HandshakeRefused(TransportError):
 
 
 class FeedSilent(TransportError):
+    pass
+
+
+class NoAnswer(TransportError):
     pass
 
 

@@ -8,6 +8,7 @@ asks again and loses nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from datetime import datetime
 import polars as pl
 import structlog
 
-from lakehouse_pipeline.errors import EntitlementError, FeedError, SymbolError
+from lakehouse_pipeline.errors import EntitlementError, FeedError, NoAnswer, SymbolError
 from lakehouse_pipeline.ingest.clock import Clock, make_clock
 from lakehouse_pipeline.ingest.history import History, open_history
 from lakehouse_pipeline.ingest.limiter import ConnectLimiter
@@ -33,18 +34,26 @@ from .kinds import kinds_on
 from .result import write_slice
 
 FETCHED = "raw.fetches"
+MAX_HUNG = 3  # questions running without an answer before the round is given up
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What one round of repair did for an exchange; ``bars`` are those new or revised."""
+    """What one round of repair did for an exchange; ``bars`` are those new or revised.
+
+    Whoever is neither answered nor refused kept the feed silent, and is asked again next round.
+    """
 
     asked: int
     answered: int
     refused: int
     bars: int
+
+    @property
+    def silent(self) -> int:
+        return self.asked - self.answered - self.refused
 
 
 def repair(
@@ -58,7 +67,7 @@ def repair(
     asks = plan_repair(lake, settings, exchange, watermark=watermark)
     if not asks:
         return RepairReport(0, 0, 0, 0)
-    return asyncio.run(_ask_all(lake, settings, exchange, asks))
+    return asyncio.run(ask_all(lake, settings, exchange, asks))
 
 
 def plan_repair(
@@ -77,17 +86,29 @@ def plan_repair(
     return plan(gaps, fetches, due, watermark, reach=reach)
 
 
-async def _ask_all(
+async def ask_all(
     lake: Lakehouse, settings: Settings, exchange: str, asks: Sequence[Ask]
 ) -> RepairReport:
+    """Put *asks* to the feed in their order and land the answers.
+
+    A question that hangs costs its own time and no other's: the rest goes on a new connection.
+
+    Raises:
+        NoAnswer: if three questions running hang; whatever it is, it is no symbol's fault.
+        FeedError: see ``repair``.
+    """
     clock = make_clock(settings.clock)
     limiter = ConnectLimiter(settings.state_dir / "connects", settings.feed.connect_interval)
+    waiting = deque(asks)
     facts: list[pl.DataFrame] = []
-    refused = bars = 0
-    try:
+    refused = bars = hung = 0
+
+    async def on_one_connection() -> None:
+        nonlocal refused, bars, hung
         opened = open_history(settings.feed, settings.history, clock=clock, limiter=limiter)
         async with opened as feed:
-            for ask in asks:
+            while waiting:
+                ask = waiting.popleft()
                 try:
                     answer = await feed.fetch(ask.symbol, ask.since)
                 except (SymbolError, EntitlementError) as error:
@@ -97,6 +118,17 @@ async def _ask_all(
                 else:
                     bars += await asyncio.to_thread(land, lake, exchange, ask.symbol, answer)
                     facts.append(_fact(exchange, ask, answer, clock))
+                hung = 0
+
+    try:
+        while waiting:
+            try:
+                await on_one_connection()
+            except NoAnswer as error:
+                hung += 1
+                log.warning("history_not_answered", problem=str(error), left=len(waiting))
+                if hung >= MAX_HUNG:
+                    raise
     finally:
         if facts:  # in one file: a file for each question would be thousands a month
             lake.append(FETCHED, pl.concat(facts))

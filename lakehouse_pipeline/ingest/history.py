@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from lakehouse_pipeline.errors import FeedError, TransportError
+from lakehouse_pipeline.errors import FeedError, NoAnswer
 from lakehouse_pipeline.market.coverage import LATENESS
 from lakehouse_pipeline.market.repair import Ended
 from lakehouse_pipeline.market.schemas import HISTORY
@@ -82,7 +82,8 @@ class HistoryFeed:
 
         Raises:
             SymbolError, EntitlementError, LimitError: the feed will not give them; others may come.
-            TransportError: the connection broke, or the feed took too long.
+            NoAnswer: the feed took too long; this connection may hang for others as well.
+            TransportError: the connection broke.
             AuthError, Banned, ProtocolFault: see ``tradingview.messages``.
         """
         patience = self._settings.answer_timeout
@@ -90,7 +91,7 @@ class HistoryFeed:
             async with asyncio.timeout(patience.total_seconds()):
                 bars, ended = await self._pages(symbol, since, step)
         except TimeoutError as error:
-            raise TransportError(
+            raise NoAnswer(
                 f"The history of {symbol} did not end within {patience.total_seconds():g} s."
             ) from error
         fetched_at = self._clock.now()

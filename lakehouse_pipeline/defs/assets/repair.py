@@ -46,6 +46,7 @@ def repair_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
                 told = {
                     "symbols_asked": done.asked,
                     "symbols_refused": done.refused,
+                    "symbols_silent": done.silent,
                     "rows": done.bars,
                 }
                 context.add_asset_metadata(told, partition_key=newest[exchange].key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,16 +16,17 @@ from polars.testing import assert_frame_equal
 from lakehouse_pipeline.build import reconciliation
 from lakehouse_pipeline.build.bars import build_1m, build_1s, current_watermark
 from lakehouse_pipeline.build.gaps import build_gaps
-from lakehouse_pipeline.build.history import plan_repair, repair
+from lakehouse_pipeline.build.history import ask_all, plan_repair, repair
 from lakehouse_pipeline.build.proof import bars_match_quotes, ohlc_is_consistent
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.feedserver import fault_kinds as faults
+from lakehouse_pipeline.feedserver.faults import Fault, Link
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import repair as repair_plan
 from lakehouse_pipeline.market.quality import unconserved_volume
-from lakehouse_pipeline.market.repair import Status
+from lakehouse_pipeline.market.repair import Ask, Status
 from lakehouse_pipeline.market.windows import MINUTE, TimeWindow
 from lakehouse_pipeline.settings import HistorySettings, Settings
 
@@ -198,3 +200,40 @@ def test_a_rebuild_of_the_day_gives_the_same_rows(recorded: Recorded):
 
     for name, frame in before.items():
         assert_frame_equal(frame, recorded.table(name))
+
+
+@dataclass(kw_only=True)
+class Deaf(Fault):
+    """Chart sessions that ask for *symbol* hear nothing more once it is resolved."""
+
+    symbol: str
+    sessions: set[str] = field(default_factory=set)
+
+    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # all links
+        found = re.search(r"cs_[0-9a-f]{12}", text)
+        if found and "symbol_resolved" in text and self.symbol in text:
+            self.sessions.add(found[0])
+        return [] if found and found[0] in self.sessions else [text]
+
+
+@pytest.mark.parametrize("hanging", [BTC, ETH])
+def test_a_question_that_hangs_keeps_no_other_from_its_answer(market, tmp_path: Path, hanging: str):
+    from lakehouse_pipeline_tests.integration.feed.conftest import worker_settings
+
+    patience = HistorySettings(pace=timedelta(0), answer_timeout=timedelta(seconds=2))
+
+    async def scenario(lake_of):
+        fault = Deaf(at=timedelta(0), lasts=timedelta(days=1), symbol=hanging)
+        async with FeedServer(market, faults=[fault]) as server:
+            settings = worker_settings(tmp_path, server.url, [BTC, ETH])
+            settings = settings.model_copy(update={"history": patience})
+            since = server.now() - timedelta(minutes=5)
+            with lake_of(settings) as lake:
+                asks = [Ask(BTC, since), Ask(ETH, since)]
+                report = await ask_all(lake, settings, "BINANCE", asks)
+                return report, lake.scan("raw.fetches").collect()
+
+    report, fetches = asyncio.run(scenario(Lakehouse.open))
+
+    assert (report.answered, report.refused, report.silent) == (1, 0, 1)
+    assert fetches["symbol"].to_list() == [ETH if hanging == BTC else BTC]
