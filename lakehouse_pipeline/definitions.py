@@ -18,7 +18,7 @@ from .defs.assets.raw import raw_assets
 from .defs.assets.repair import repair_assets
 from .defs.assets.symbols import symbol_assets
 from .defs.catchup import build_catch_up
-from .defs.checks.bars import bar_checks
+from .defs.checks.bars import bar_checks, day_checks
 from .defs.checks.indicators import indicator_checks
 from .defs.checks.maintenance import maintenance_checks
 from .defs.checks.repair import repair_checks
@@ -50,6 +50,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ],
         asset_checks=[
             *bar_checks(partitions),
+            *day_checks(partitions),
             *repair_checks(partitions),
             *indicator_checks(partitions),
             *maintenance_checks(),

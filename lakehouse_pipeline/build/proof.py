@@ -13,10 +13,11 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import quality
-from lakehouse_pipeline.market.bars import Source
+from lakehouse_pipeline.market.bars import Source, build_bars, roll_up, with_coverage
+from lakehouse_pipeline.market.counters import as_kinds
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import canonical, observes_price
-from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, floor
+from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor
 
 from .bars import (
     BARS_1M,
@@ -26,7 +27,8 @@ from .bars import (
     current_watermark,
     read_coverage,
 )
-from .kinds import QUOTES
+from .gaps import GAPS
+from .kinds import QUOTES, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,60 @@ def bars_match_quotes(lake: Lakehouse, exchange: str, window: TimeWindow) -> Pro
     is_ours = pl.col("source").ne_missing(Source.MIXED.value)
     differs = differ.pop("updates") | (is_ours & pl.any_horizontal(differ.values()))
     return Proof(both.height, both.filter(differs).sort("symbol", "open_time"))
+
+
+def rows_are_in_their_place(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """Every bar of *window* is on its grid, unique, closed and no later than what was received."""
+    watermark = current_watermark(lake, exchange)
+    if watermark is None:
+        return Proof(0, pl.DataFrame())
+    examined, found = 0, []
+    for table, step in ((BARS_1S, SECOND), (BARS_1M, MINUTE)):
+        bars = lake.scan(table, exchange=exchange, window=window).sort("symbol", "open_time")
+        rows = bars.collect()
+        examined += rows.height
+        found += [
+            quality.order_violations(rows),
+            quality.window_violations(rows, window, step, watermark),
+        ]
+    shown = [broken.select("source", *quality.KEY, quality.WHY) for broken in found]
+    return Proof(examined, pl.concat(shown))
+
+
+def minutes_equal_direct_ones(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """Minutes rolled up from the stored seconds of *window* are those built from its quotes."""
+    closed = built_part(lake, exchange, window)
+    if closed is None:
+        return Proof(0, pl.DataFrame())
+    wide = TimeWindow(floor(closed.start, DAY) - LOOK_BACK, closed.end + LATE_ARRIVAL)
+    quotes = lake.scan(QUOTES, exchange=exchange, window=wide).collect()
+    coverage = read_coverage(lake, exchange, wide)
+    day = closed.start.date()
+    kinds = as_kinds(judge(lake, exchange, day, quotes=quotes))
+    direct = build_bars(quotes, coverage, closed, closed.end, step=MINUTE, kinds=kinds)
+    seconds = lake.scan(BARS_1S, exchange=exchange, window=closed).collect()
+    rolled = with_coverage(roll_up(seconds, MINUTE), coverage, MINUTE)
+    differ = quality.disagreements(_comparable(rolled), _comparable(direct))
+    return Proof(direct.height, differ.select(*quality.KEY, quality.WHY))
+
+
+def _comparable(bars: pl.DataFrame) -> pl.DataFrame:
+    """Return *bars* with their spread, a mean of means, to nine digits."""
+    return bars.with_columns(pl.col("spread").round_sig_figs(9))
+
+
+def volume_is_conserved(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """Bars and gaps of each day of *window* add up to what its counters did.
+
+    What is left is the residual of states restored while a symbol was seen.
+    """
+    closed = built_part(lake, exchange, window)
+    if closed is None:
+        return Proof(0, pl.DataFrame())
+    bars = lake.scan(BARS_1S, exchange=exchange, window=closed).collect()
+    gaps = lake.scan(GAPS, exchange=exchange, window=closed).collect()
+    over = gaps.filter(pl.col("end") <= closed.end)
+    return Proof(bars.height, quality.unconserved_volume(bars, over))
 
 
 def built_part(lake: Lakehouse, exchange: str, window: TimeWindow) -> TimeWindow | None:

@@ -7,7 +7,7 @@ the evaluations are written out here. A blocking check stops what is downstream 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -41,10 +41,21 @@ class Verdict:
 
 
 def check(
-    asset: dg.AssetKey, partitions: dg.PartitionsDefinition, *, pool: str, blocking: bool = False
+    asset: dg.AssetKey,
+    partitions: dg.PartitionsDefinition,
+    *,
+    pool: str,
+    blocking: bool = False,
+    after: Sequence[dg.AssetKey] = (),
 ) -> Callable[[Callable[..., Verdicts]], dg.AssetChecksDefinition]:
-    """Decorate a body that yields from ``judge``."""
-    decorate = dg.asset_check(asset=asset, partitions_def=partitions, pool=pool, blocking=blocking)
+    """Decorate a body that yields from ``judge``; it also waits for the assets of *after*."""
+    decorate = dg.asset_check(
+        asset=asset,
+        partitions_def=partitions,
+        pool=pool,
+        blocking=blocking,
+        additional_deps=list(after) or None,
+    )
     # Its annotation knows of single results only; bodies may yield, as those of ops do.
     return cast("Callable[[Callable[..., Verdicts]], dg.AssetChecksDefinition]", decorate)
 

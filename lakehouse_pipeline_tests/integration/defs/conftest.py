@@ -51,7 +51,11 @@ def defs(settings: Settings) -> dg.Definitions:
     checks_alone = dg.define_asset_job(
         "check_minutes", dg.AssetSelection.checks_for_assets(["market", "bars_1m"])
     )
-    return dg.Definitions.merge(build_definitions(settings), dg.Definitions(jobs=[checks_alone]))
+    of_days = dg.define_asset_job(
+        "check_days", dg.AssetSelection.checks_for_assets(["market", "gaps"])
+    )
+    alone = dg.Definitions(jobs=[checks_alone, of_days])
+    return dg.Definitions.merge(build_definitions(settings), alone)
 
 
 @pytest.fixture

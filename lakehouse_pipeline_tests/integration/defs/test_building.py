@@ -177,6 +177,21 @@ def damage(lake, table: str, **values: float) -> None:
     lake.overwrite(table, wrong, slice=Slice("BINANCE", TimeWindow.of_day(DAY)))
 
 
+def test_seconds_that_lost_volume_or_a_price_fail_the_checks_of_their_day(recorded, lake, run):
+    recorded(minutes=3)
+    run("finalize_yesterday", tags=TODAY)
+    whole = run("check_days", tags=TODAY)
+    damage(lake, "market.bars_1s", volume=0.5, open=99.0)
+
+    broken = run("check_days", tags=TODAY)
+
+    def failed(result) -> set[str]:
+        return {c.check_name for c in result.get_asset_check_evaluations() if not c.passed}
+
+    assert failed(whole) == set()
+    assert failed(broken) == {"minutes_equal_direct_ones", "volume_is_conserved"}
+
+
 def damaged_builder():
     from lakehouse_pipeline.market.bars import build_bars_1s
 

@@ -17,7 +17,13 @@ from lakehouse_pipeline.build import reconciliation
 from lakehouse_pipeline.build.bars import build_1m, build_1s, current_watermark
 from lakehouse_pipeline.build.gaps import build_gaps
 from lakehouse_pipeline.build.history import ask_all, plan_repair, repair
-from lakehouse_pipeline.build.proof import bars_match_quotes, ohlc_is_consistent
+from lakehouse_pipeline.build.proof import (
+    bars_match_quotes,
+    minutes_equal_direct_ones,
+    ohlc_is_consistent,
+    rows_are_in_their_place,
+    volume_is_conserved,
+)
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.faults import Fault, Link
@@ -170,6 +176,9 @@ def test_the_statements_about_bars_still_hold(recorded: Recorded):
     for statement in (
         ohlc_is_consistent,
         bars_match_quotes,
+        rows_are_in_their_place,
+        minutes_equal_direct_ones,
+        volume_is_conserved,
         reconciliation.no_open_gaps,
         reconciliation.reconciliation_is_within_tolerance,
     ):
