@@ -16,10 +16,16 @@ import polars as pl
 import pytest
 from pydantic import SecretStr
 
+from lakehouse_pipeline.build.bars import current_watermark
+from lakehouse_pipeline.build.day import build_day
+from lakehouse_pipeline.build.history import repair
+from lakehouse_pipeline.build.indicators import build_indicators, worst_deviations
+from lakehouse_pipeline.defs.checks.indicators import TOLERANCE
 from lakehouse_pipeline.feedserver import FeedServer, generated_market
 from lakehouse_pipeline.feedserver.faults import Fault, Link
 from lakehouse_pipeline.ingest import studies, tokens
 from lakehouse_pipeline.ingest.tokens import Tokens
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.indicators import (
     Study,
@@ -29,8 +35,8 @@ from lakehouse_pipeline.market.indicators import (
     rsi,
 )
 from lakehouse_pipeline.market.ingested import deviations, final_values
-from lakehouse_pipeline.market.windows import MINUTE
-from lakehouse_pipeline.settings import FeedSettings, Settings
+from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
+from lakehouse_pipeline.settings import FeedSettings, HistorySettings, Settings
 from lakehouse_pipeline.tradingview.frames import encode
 
 TOKEN = "good-token"
@@ -152,6 +158,43 @@ def test_studies_of_twenty_symbols_stream_beside_quotes_and_survive_a_reconnect(
     assert raw["session_id"].n_unique() == 2
     assert raw.height - before.height < before.height / 4
     assert worker.table("raw.rejects").is_empty()
+
+
+def test_what_is_stored_is_what_the_feeds_studies_say_of_twenty_symbols(
+    market, settings_for, run, eventually
+):
+    def build(settings: Settings) -> tuple[pl.DataFrame, pl.DataFrame]:
+        with Lakehouse.open(settings) as lake:
+            seen = current_watermark(lake, "BINANCE")
+            assert seen is not None
+            repair(lake, settings, "BINANCE", watermark=seen)
+            build_day(lake, "BINANCE", START.date(), studies=STUDIES)
+            build_day(lake, "BINANCE", START.date() - timedelta(days=1), studies=STUDIES)
+            build_indicators(lake, "BINANCE", START.date(), STUDIES, watermark=seen)
+            stored = lake.scan("market.indicators_1m").collect()
+            return stored, worst_deviations(lake, "BINANCE", TimeWindow.of_day(START.date()))
+
+    async def scenario():
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            settings = settings_for(server, SYMBOLS).model_copy(
+                update={"history": HistorySettings(pace=timedelta(0))}
+            )
+            async with run(settings) as worker:
+                await eventually(lambda: lines_of(landed(worker)) == 20 * 5, timeout=60)
+                await eventually(lambda: server.now() > START + 90 * SECOND, timeout=60)
+            return await asyncio.to_thread(build, settings)
+
+    stored, found = asyncio.run(scenario())
+
+    ours = stored.filter(source="computed").drop_nulls("value")
+    assert ours.select(LINES).unique().height == 20 * 4
+    assert ours["open_time"].max() >= START  # of streamed minutes too, warm by those before
+    # Over a hundred minutes of each plot have settled on both sides.
+    assert found.select(LINES).unique().height == 20 * 4
+    assert found.group_by(LINES).len()["len"].min() > 100
+    official = found.filter(pl.col("open_time") + MINUTE <= START)
+    assert official["deviation"].max() < 1e-9
+    assert found["deviation"].max() < TOLERANCE
 
 
 def test_live_values_of_a_minute_end_with_its_final_one(market, settings_for, run, eventually):
