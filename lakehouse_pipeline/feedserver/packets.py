@@ -70,9 +70,9 @@ class TradePackets:
         values["lp_time"] = int(self.lp_time[row])
         if ticks != last:
             values["lp"] = ticks / scale
-            values["ch"] = (ticks - self.prev_close) / scale
             if (chp := percent(ticks, self.prev_close)) != percent(last, self.prev_close):
                 values["chp"] = chp
+            values["ch"] = (ticks - self.prev_close) / scale
         if self.high[row] != high:
             values["high_price"] = int(self.high[row]) / scale
         if self.low[row] != low:

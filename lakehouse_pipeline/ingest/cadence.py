@@ -30,8 +30,8 @@ class Cadence:
     def learn(self, interval: int) -> None:
         """Take in the time between two moments."""
         self._age += interval
-        self._count += 1
-        self._mean += (interval - self._mean) / min(self._count, SETTLED)
+        count = self._count = self._count + 1
+        self._mean += (interval - self._mean) / (min(SETTLED, count))
         if interval > PAUSE:
             self._pauses += 1
             self._pause += (interval - self._pause) / min(self._pauses, SETTLED)

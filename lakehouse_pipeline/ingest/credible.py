@@ -15,6 +15,7 @@ from msgspec import Meta
 
 DAY = 86_400
 MICROS = 1_000_000
+CLOCKS_APART = DAY * MICROS  # the feed's clock and ours differ by less
 LARGEST = 1e18  # beyond any price or day's volume, and within 64 bits
 
 _Positive = Annotated[float, Meta(gt=0, lt=LARGEST)]
@@ -27,20 +28,21 @@ _Never = Annotated[int, Meta(gt=0, lt=0)]  # no value is: whoever carries it is 
 class Credible(TypedDict, total=False):
     """An update's values where all are usual and credible; times are yet to be compared."""
 
-    lp: _Positive
-    lp_time: _Seconds
+    # In the wire's order, in which the decoder looks for them.
     volume: _NotNegative
-    ch: _Finite
+    lp_time: _Seconds
+    lp: _Positive
     chp: _Finite
-    bid: _NotNegative
+    ch: _Finite
     ask: _NotNegative
-    bid_size: _NotNegative
     ask_size: _NotNegative
-    open_price: _Positive
+    bid: _NotNegative
+    bid_size: _NotNegative
     high_price: _Positive
     low_price: _Positive
+    open_price: _Positive
     prev_close_price: _Positive
-    open_time: _Seconds
+    open_time: _Never  # a new day, or a static re-send
     currency_code: _Never
     description: _Never
     exchange: _Never

@@ -20,12 +20,11 @@ from lakehouse_pipeline.market.coverage import Ending
 from lakehouse_pipeline.settings import FeedSettings
 from lakehouse_pipeline.telemetry import FRAMES, SESSIONS
 from lakehouse_pipeline.tradingview.client import Connection, connect
-from lakehouse_pipeline.tradingview.express import ExpressReader
 from lakehouse_pipeline.tradingview.protocol import ClientProtocol
 
 from .backoff import Backoff
 from .clock import Clock
-from .credible import Credible
+from .express import Express
 from .heartbeat import WorkerStatus
 from .journal import Journal
 from .limiter import ConnectLimiter
@@ -148,8 +147,8 @@ class _LiveSession:
         self._status = status
         self._protocol = ClientProtocol()
         self._quote_session = f"qs_{uuid.uuid4().hex[:12]}"
-        self._express = ExpressReader(self._quote_session, Credible)
         self._recorder = SessionRecorder(uuid.uuid4().hex, opened_at=micros(clock.now()))
+        self._express = Express(self._quote_session, self._recorder)
         self._studies = StudyRecorder(self._recorder.session_id, self._protocol, landed)
         self._put(self._recorder.opened(detail=connection.hello.session_id))
         status.connected = True
@@ -170,10 +169,8 @@ class _LiveSession:
             frames.inc()
             self._status.frames += 1
             at = micros(received_at)
-            usual = self._express.read(text)
-            made = None if usual is None else self._recorder.receive_usual(*usual, at)
-            if made is not None:
-                self._put(made)
+            if (entry := self._express.receive(text, at)) is not None:
+                self._put([entry])
                 continue
             events = self._protocol.receive_text(text, received_at)
             if charted := [event for event in events if is_about_charts(event)]:

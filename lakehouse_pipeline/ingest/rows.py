@@ -17,7 +17,7 @@ import polars as pl
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.coverage import Mark
 
-Entry = tuple[str, tuple[object, ...]]  # (target, row)
+Entry = tuple[str, Sequence[object]]  # (target, row)
 
 QUOTES = "quotes"
 COVERAGE = "coverage"

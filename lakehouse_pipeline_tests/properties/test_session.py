@@ -9,12 +9,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse_pipeline.ingest.credible import Credible
+from lakehouse_pipeline.ingest.express import Express
 from lakehouse_pipeline.ingest.rows import COVERAGE, TARGETS, Entry, build_frame, merge_marks
 from lakehouse_pipeline.ingest.session import SECOND, SessionRecorder
 from lakehouse_pipeline.market.coverage import Ending
 from lakehouse_pipeline.market.quotes import COLUMNS
-from lakehouse_pipeline.tradingview.express import ExpressReader
 from lakehouse_pipeline.tradingview.frames import encode
 from lakehouse_pipeline.tradingview.protocol import ClientProtocol
 
@@ -115,16 +114,16 @@ def test_merging_marks_keeps_the_instants_they_cover(script, data):
 
 def play_as_a_worker_does(script: list[tuple[int, str]]) -> list[Entry]:
     session, protocol = SessionRecorder("s", opened_at=START), ClientProtocol()
-    express = ExpressReader("qs", Credible)
+    express = Express("qs", session)
     session.subscribe(SYMBOLS)
     entries, at = session.opened("hello"), START
     for step, text in script:
         at += step
-        usual = express.read(text)
-        made = None if usual is None else session.receive_usual(*usual, at)
-        if made is None:
-            made = session.receive(protocol.receive_text(text, None), at)
-        entries += made + session.tick()
+        if (entry := express.receive(text, at)) is not None:
+            entries.append(entry)
+        else:
+            entries += session.receive(protocol.receive_text(text, None), at)
+        entries += session.tick()
     return entries + session.ended(Ending.CLOSED)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from lakehouse_pipeline.errors import Banned
+from lakehouse_pipeline.ingest.express import Express
 from lakehouse_pipeline.ingest.rows import COVERAGE, QUOTES, REJECTS, TARGETS, Entry
 from lakehouse_pipeline.ingest.session import SECOND, SessionRecorder
 from lakehouse_pipeline.market.coverage import Ending
+from lakehouse_pipeline.tradingview.frames import encode
 from lakehouse_pipeline.tradingview.messages import (
     Flaw,
     Heartbeat,
@@ -284,7 +286,8 @@ def test_the_short_way_leaves_the_first_data_of_a_symbol_to_the_long_one():
     session = recorder()
     session.receive([update({**FULL, "lp": -1.0}), QuoteCompleted("qs", BTC)], NOW)
 
-    assert session.receive_usual(BTC, {"lp": 101.0, "lp_time": START}, NOW + 1) is None
+    text = encode(f'{{"m":"qsd","p":["qs",{{"n":"{BTC}","s":"ok","v":{{"lp":101.0}}}}]}}')
+    assert Express("qs", session).receive(text, NOW + 1) is None
 
 
 def described(entries: list[Entry]) -> list[dict[str, Any]]:
