@@ -15,7 +15,7 @@ A new study is one function here and one line in ``STUDIES``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -48,9 +48,10 @@ class Start(Enum):
 class Study:
     """A named set of plots; ``warm_up`` is the number of bars before the last plot's first value.
 
-    A plot may speak of those before it by name. ``memory`` is the number of bars after which what
-    came before no longer shows in the digits of a value: what has to be read before a window, and
-    how long a value that starts elsewhere (on the feed's own chart) may differ.
+    A plot may speak of those before it by name, and of ``steps``, which are computed first and not
+    kept: what is written twice in an expression is computed twice. ``memory`` is the number of bars
+    after which what came before no longer shows in the digits of a value: what has to be read
+    before a window, and how long a value that starts elsewhere, as on the feed's chart, may differ.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Study:
     warm_up: int
     memory: int
     start: Start = Start.MEMORY
+    steps: Mapping[str, pl.Expr] = field(default_factory=dict)
     suffix: str = ""  # of its columns, where one study is asked for with several parameters
 
     @property
@@ -101,11 +103,14 @@ def rsi(length: int = 14) -> Study:
     """Return Wilder's relative strength index, 0 to 100; 100 where nothing was ever lost."""
     _check(length=length)
     change = CLOSE.diff()
-    gain = _wilder(change.clip(lower_bound=0), length, skip=1)
-    loss = _wilder((-change).clip(lower_bound=0), length, skip=1)
+    steps = {
+        "gain": _wilder(change.clip(lower_bound=0), length, skip=1),
+        "loss": _wilder((-change).clip(lower_bound=0), length, skip=1),
+    }
+    gain, loss = pl.col("gain"), pl.col("loss")
     value = pl.when(loss == 0).then(100.0).otherwise(100.0 - 100.0 / (1.0 + gain / loss))
-    plots = {"rsi": pl.when(loss.is_not_null()).then(value)}
-    return Study("rsi", {"length": length}, plots, length + 1, _fading(1 / length, length + 1))
+    memory = _fading(1 / length, length + 1)
+    return Study("rsi", {"length": length}, {"rsi": value}, length + 1, memory, steps=steps)
 
 
 def macd(fast: int = 12, slow: int = 26, signal: int = 9) -> Study:
@@ -130,10 +135,11 @@ def bollinger(length: int = 20, width: float = 2.0) -> Study:
     if not 0 < width < float("inf"):
         raise ValueError(f"width must be more than 0, was {width}")
     width = float(width)
-    middle = pl.col("middle")
-    reach = width * CLOSE.rolling_std(length, ddof=0)
+    middle, reach = pl.col("middle"), pl.col("reach")
+    steps = {"reach": width * CLOSE.rolling_std(length, ddof=0)}
     plots = {"middle": CLOSE.rolling_mean(length), "upper": middle + reach, "lower": middle - reach}
-    return Study("bollinger", {"length": length, "width": width}, plots, length, length)
+    parameters = {"length": length, "width": width}
+    return Study("bollinger", parameters, plots, length, length, steps=steps)
 
 
 def atr(length: int = 14) -> Study:
@@ -250,9 +256,16 @@ def _plots(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
     if study.start is Start.DAY:
         within.append("day")
         frame = frame.with_columns(day=OPEN_TIME.dt.truncate("1d"))
-    for plot, expression in study.plots.items():
-        frame = frame.with_columns(expression.over(within).alias(plot))
-    return frame.select(pl.col(*study.plots).name.suffix(study.suffix))
+    # Stretches stand one after the other: cutting them out costs a third of grouping by them.
+    lengths = frame.select(pl.struct(within).rle().struct.field("len")).to_series().to_list()
+    parts, offset = [], 0
+    for length in lengths or [0]:
+        part = frame.slice(offset, length)
+        for name, expression in (*study.steps.items(), *study.plots.items()):
+            part = part.with_columns(expression.alias(name))
+        parts.append(part.select(*study.plots))
+        offset += length
+    return pl.concat(parts, rechunk=True).rename(dict(zip(study.plots, study.columns, strict=True)))
 
 
 def _flags(study: Study) -> pl.Expr:
