@@ -1,7 +1,7 @@
 """The one way a table changes: files added under their own specs, files removed, properties set.
 
-Only this module uses private names of pyiceberg; its minor version is pinned and a contract test
-watches the names. The library's own producers cannot do three things that we need:
+Only this module and ``transaction`` use private names of pyiceberg; its minor version is pinned and
+a contract test watches the names. The library's own producers cannot do three things that we need:
 
 * add files under a spec that is not the default (it writes one manifest, of the default spec);
 * commit a REPLACE (its summary refuses the operation);
@@ -20,7 +20,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.io import FileIO
@@ -32,7 +31,6 @@ from pyiceberg.manifest import (
 )
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table, Transaction
-from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import (
     Operation,
     Snapshot,
@@ -48,6 +46,7 @@ from lakehouse_pipeline.telemetry import COMMIT_SECONDS, COMMITS
 
 from .metadata import retried, table_name
 from .planning import DataFileInfo
+from .transaction import StagedTransaction
 
 Guard = Callable[[Snapshot | None], None]  # raises CommitConflict if the head is not as planned
 
@@ -152,7 +151,7 @@ def _commit(
     table: Table, operation: Operation, change: _Change, properties: Mapping[str, str]
 ) -> Commit:
     started = time.perf_counter()
-    transaction = _Transaction(table)
+    transaction = StagedTransaction(table)
     producer = _ChangeFiles(operation, transaction, table.io, change)
     try:
         if properties:
@@ -179,23 +178,6 @@ def _commit(
         files_added=len(change.added),
         files_removed=len(change.removed),
     )
-
-
-class _Transaction(Transaction):
-    """A transaction that computes its staged metadata once for each change of it.
-
-    The library does so on each of some 17 reads an append, deep copy included, which made the
-    cost of a commit grow with the snapshots kept.
-    """
-
-    _memo: tuple[TableMetadata, Any, TableMetadata] | None = None
-
-    @property
-    def table_metadata(self) -> TableMetadata:
-        base, updates = self._table.metadata, self._updates
-        if self._memo is None or self._memo[0] is not base or self._memo[1] is not updates:
-            self._memo = base, updates, super().table_metadata
-        return self._memo[2]
 
 
 class _ChangeFiles(_MergeAppendFiles):

@@ -12,8 +12,11 @@ import stamina
 import structlog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
+from pyiceberg.table.update.snapshot import ExpireSnapshots
 
 from lakehouse_pipeline.errors import CommitConflict
+
+from .transaction import StagedTransaction
 
 log = structlog.get_logger()
 
@@ -70,7 +73,8 @@ def _expire_snapshots(table: Table, keep: int) -> int:
     if not old:
         return 0
     try:
-        table.maintenance.expire_snapshots().by_ids(old).commit()
+        with StagedTransaction(table) as transaction:
+            ExpireSnapshots(transaction).by_ids(old).commit()
     except ValueError as error:
         # What the library raises when another process has expired one of them since.
         raise CommitFailedException(str(error)) from error

@@ -1,18 +1,23 @@
-"""The private names of pyiceberg that ``lake.commit`` stands on; a new minor may move them."""
+"""The private names of pyiceberg that commits stand on; a new minor may move them."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pyiceberg
 import pytest
 from pyiceberg.manifest import ManifestEntry, ManifestWriter
 from pyiceberg.table import Transaction
+from pyiceberg.table.update import AddSnapshotUpdate, SetPropertiesUpdate, SetSnapshotRefUpdate
 from pyiceberg.table.update.snapshot import _MergeAppendFiles, _SnapshotProducer
 
 import lakehouse_pipeline.lake
+from lakehouse_pipeline.lake import Lakehouse
+from lakehouse_pipeline.lake.transaction import StagedTransaction
 
 PACKAGE = Path(lakehouse_pipeline.lake.__file__).parent
 
@@ -75,7 +80,35 @@ def test_an_added_entry_may_keep_its_sequence_number() -> None:
     assert callable(ManifestEntry.from_args)
 
 
-def test_only_the_commit_module_uses_private_names() -> None:
+def test_staged_metadata_is_what_the_library_would_stage(
+    lake: Lakehouse, quotes: Callable[..., pl.DataFrame]
+) -> None:
+    lake.append("raw.quotes", quotes())
+    table = lake.load("raw.quotes")
+    ours, theirs = StagedTransaction(table), Transaction(table)
+    before = table.metadata.model_dump_json()
+    head = table.metadata.snapshots[-1]
+    following = head.model_copy(update={"snapshot_id": 7, "sequence_number": 2})
+    for updates in (
+        (SetPropertiesUpdate(updates={"a": "b"}),),
+        (
+            AddSnapshotUpdate(snapshot=following),
+            SetSnapshotRefUpdate(ref_name="main", type="branch", snapshot_id=7),
+        ),
+    ):
+        ours._stage(updates)
+        theirs._stage(updates)
+
+        # The library also stamps the time; so does the catalog, when it commits.
+        staged, expected = (
+            each.table_metadata.model_dump(exclude={"last_updated_ms"}) for each in (ours, theirs)
+        )
+        assert staged == expected
+        assert ours.table_metadata is ours.table_metadata
+    assert table.metadata.model_dump_json() == before
+
+
+def test_only_two_modules_use_private_names() -> None:
     users = {
         path.name
         for path in PACKAGE.glob("*.py")
@@ -85,4 +118,4 @@ def test_only_the_commit_module_uses_private_names() -> None:
         and any(alias.name.startswith("_") for alias in node.names)
     }
 
-    assert users == {"commit.py"}
+    assert users == {"commit.py", "transaction.py"}
