@@ -21,10 +21,9 @@ import polars as pl
 
 from .build import views
 from .build.indicators import Parameters, studies_named
-from .build.upkeep import travel_days
+from .build.upkeep import travel_days, travel_tag
 from .errors import UsageError
 from .lake.lakehouse import Lakehouse
-from .lake.maintenance import day_tag
 from .market.indicators import as_one_stretch, with_stretches
 from .market.windows import TimeWindow
 from .settings import load_settings
@@ -110,7 +109,10 @@ class Reader:
         """Return the rows of any table, lazily.
 
         With *as_of*, one of ``days``, as they were when that UTC day was closed, and none of later
-        days: tables read as of the same day agree with each other.
+        days: tables read as of the same day agree with each other. Quotes and bars can be.
+
+        Raises:
+            UsageError: naming the tables there are, or the days that can be travelled to.
         """
         if as_of is None:
             window, tag = _window(start, end), None
@@ -121,7 +123,7 @@ class Reader:
             )
             if window is None:
                 raise UsageError(f"start {start} is after {day}.", mend="Read an earlier time.")
-            tag = day_tag(day)
+            tag = travel_tag(self._lake, table, day)
         return self._lake.scan(
             table, window=window, exchange=exchange, symbols=symbols, snapshot=tag
         )

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 
 import structlog
 
+from lakehouse_pipeline.errors import UsageError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.maintenance import (
     TAG_PREFIX,
@@ -81,6 +82,25 @@ def travel_days(lake: Lakehouse) -> list[date]:
     tags = [{tag for tag in lake.tags(table) if tag.startswith(TAG_PREFIX)} for table in CHAIN]
     common = sorted(set.intersection(*tags))
     return [date.fromisoformat(tag.removeprefix(TAG_PREFIX)) for tag in common]
+
+
+def travel_tag(lake: Lakehouse, table: str, day: date) -> str:
+    """Return the tag under which *table* shows *day* in agreement with the others of the chain.
+
+    Raises:
+        UsageError: if the table keeps no tags, or not all of them have that day's.
+    """
+    if table not in CHAIN:
+        raise UsageError(
+            f"{table} cannot be read as of a day.", mend=f"Kept by day: {', '.join(sorted(CHAIN))}."
+        )
+    days = travel_days(lake)
+    if day not in days:
+        raise UsageError(
+            f"There is no way back to {day}.",
+            mend=f"Days: {', '.join(map(str, days)) or 'none yet'}.",
+        )
+    return day_tag(day)
 
 
 def _tag(lake: Lakehouse, day: date, now: datetime) -> bool:

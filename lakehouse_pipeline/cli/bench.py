@@ -30,15 +30,18 @@ def bench(
 ) -> None:
     """Measure against peers in the same run; exit 1 if a limit is not met."""
     import importlib
+    import logging
     import sys
     import tempfile
 
     import polars as pl
 
     from lakehouse_pipeline.errors import UsageError
+    from lakehouse_pipeline.telemetry import configure_logging
 
     from .output import write
 
+    configure_logging(logging.WARNING)  # thousands of commits would each say that they are done
     known = find_benchmarks()
     for name in names or []:
         if name not in known:

@@ -120,10 +120,11 @@ class Lakehouse:
         selection = Selection(exchange, window, None if symbols is None else tuple(symbols))
         whole: list[str] = []
         part: list[str] = []
-        for file in self.live_files(table, selection, snapshot=snapshot):
-            if after_sequence is None or file.sequence > after_sequence:
-                # Rows that are all selected need no look: a sealed day reads as fast as its file.
-                (whole if file.lies_within(selection) else part).append(file.path)
+        loaded = self.load(table)
+        chosen = _snapshot(loaded, snapshot)
+        for file in self.plan(loaded, chosen, selection, after=after_sequence or 0):
+            # Rows that are all selected need no look: a sealed day reads as fast as its file.
+            (whole if file.lies_within(selection) else part).append(file.path)
         rows = scan_files(part, spec, storage=self.storage)
         if part:
             rows = rows.filter(selection.rows(spec.time_column))
@@ -166,9 +167,8 @@ class Lakehouse:
 
     def touched_since(self, table: str, sequence: int, exchange: str) -> list[DataFileInfo]:
         """Return the data files of *exchange* with rows newer than *sequence*."""
-        return [
-            file for file in self.live_files(table, Selection(exchange)) if file.sequence > sequence
-        ]
+        loaded = self.load(table)
+        return self.plan(loaded, loaded.current_snapshot(), Selection(exchange), after=sequence)
 
     def files(self, table: str) -> pl.DataFrame:
         """Return the live data files: path, spec, partition, rows, bytes, sequence."""
@@ -309,8 +309,7 @@ class Lakehouse:
 
     def _guard(self, table: Table, slice_: Slice, known: int) -> Guard:
         def check(head: Snapshot | None) -> None:
-            files = self.plan(table, head, slice_.selection)
-            if any(file.sequence > known for file in files):
+            if self.plan(table, head, slice_.selection, after=known):
                 raise CommitConflict(
                     f"Somebody else wrote into {slice_} of {table_name(table)}.",
                     mend="Read again, compute again.",
@@ -365,12 +364,22 @@ class Lakehouse:
             )
 
     def plan(
-        self, table: Table, snapshot: Snapshot | None, selection: Selection = EVERYTHING
+        self,
+        table: Table,
+        snapshot: Snapshot | None,
+        selection: Selection = EVERYTHING,
+        *,
+        after: int = 0,
     ) -> list[DataFileInfo]:
-        """Return the files of *snapshot* of a loaded table that may hold rows of *selection*."""
+        """Return the files of *snapshot* of a loaded table that may hold rows of *selection*.
+
+        With *after*, a sequence number, only those that are newer.
+        """
         spec = _spec(table_name(table))
         with typed_errors(f"planning {spec.name}"):
-            return self._planner.live_files(spec, table.metadata, table.io, snapshot, selection)
+            return self._planner.live_files(
+                spec, table.metadata, table.io, snapshot, selection, after
+            )
 
 
 def _spec(table: str) -> TableSpec:

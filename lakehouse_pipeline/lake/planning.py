@@ -127,8 +127,13 @@ class Planner:
         io: FileIO,
         snapshot: Snapshot | None,
         selection: Selection,
+        after: int = 0,
     ) -> list[DataFileInfo]:
-        """Return the data files of *snapshot* that may hold rows of *selection*."""
+        """Return the data files of *snapshot* that may hold rows of *selection*.
+
+        Only those with a sequence number greater than *after*: what was committed since is in the
+        newest manifests, so a consumer's cost does not grow with the table.
+        """
         if snapshot is None:
             return []
         manifests = self._lists.get(snapshot.manifest_list)
@@ -137,14 +142,15 @@ class Planner:
             _remember(self._lists, snapshot.manifest_list, manifests, LISTS_REMEMBERED)
         files = []
         for manifest in manifests:
-            if not manifest.may_hold(selection):
+            # A file's number may be lower than its manifest's (sealing keeps it), never higher.
+            if manifest.file.sequence_number <= after or not manifest.may_hold(selection):
                 continue
             path = manifest.file.manifest_path
             known = self._manifests.get(path)
             if known is None:
                 known = _read_manifest(manifest.file, spec, metadata.schema(), io)
                 _remember(self._manifests, path, known, MANIFESTS_REMEMBERED)
-            files += [file for file in known if file.may_hold(selection)]
+            files += [file for file in known if file.sequence > after and file.may_hold(selection)]
         return files
 
 

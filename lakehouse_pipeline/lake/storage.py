@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import IO, Any, cast
 
+import stamina
 from pyiceberg.io import OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
@@ -30,9 +31,7 @@ class DurableFileIO(PyArrowFileIO):
 
 class _DurableFile(PyArrowFile):
     def create(self, overwrite: bool = False) -> OutputStream:  # noqa: FBT001, FBT002  # the library's signature
-        path = Path(self._path)
-        _make_folder(path.parent)
-        raw = io.FileIO(path, "wb" if overwrite else "xb")
+        raw = _open_in_folder(Path(self._path), "wb" if overwrite else "xb")
         # A buffered writer has all that the protocol asks for.
         return cast("OutputStream", _SyncedWriter(cast("Any", raw)))
 
@@ -44,6 +43,13 @@ class _SyncedWriter(io.BufferedWriter):
             os.fsync(self.fileno())
             _sync_folder(Path(os.fsdecode(cast("IO[bytes]", self.raw).name)).parent)
         super().close()
+
+
+# The cleaner removes a partition's folder once it is empty, maybe just before this file is in it.
+@stamina.retry(on=FileNotFoundError, attempts=20, timeout=None, wait_initial=0.001, wait_max=0.05)
+def _open_in_folder(path: Path, mode: str) -> io.FileIO:
+    _make_folder(path.parent)
+    return io.FileIO(path, mode)
 
 
 def _make_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +49,8 @@ MINUTES = 6  # that are overwritten again and again
 GUARD = timedelta(seconds=45)
 KEPT = 12
 EVERY = 2.0  # seconds between two kills, in the mean
+STARTING = 3  # of the cast at once, at most
+BREATH = 0.05  # seconds between two turns: who has nothing to do leaves the processor to others
 BRIEF = Budget(length=timedelta(seconds=1))  # there is always more to do here
 
 
@@ -199,34 +201,48 @@ def act(folder: Path, name: str) -> None:
                 said = "conflict"
             sys.stdout.write(f"{said}\n")
             sys.stdout.flush()
+            time.sleep(BREATH)
 
 
 # The director.
 
+# The laws, as the table names them; each is broken never.
+ACTING = "processes that ended or hung by themselves"
+READS = "reads that were not consistent"
+ROWS_ONCE = "appended rows lost or doubled"
+WHOLE = "overwrites lost, torn or undone"
+SNAPSHOTS = "kept snapshots that do not read as published"
+FOLDERS = "tables with files missing, foreign or left over"
+
 
 @dataclass
 class Outcome:
-    """What was done by whom, and what was found."""
+    """What was done by whom, how much was examined under each law, and what broke it."""
 
     turns: Counter[str] = field(default_factory=Counter)
     conflicts: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
-    numbers: dict[str, int] = field(default_factory=dict)
-    versions: int = 0
-    snapshots_read: int = 0
-    orphans: int = 0
-    failures: list[str] = field(default_factory=list)
+    examined: Counter[str] = field(default_factory=Counter)  # by law
+    broken: list[tuple[str, str]] = field(default_factory=list)  # law, what was found
+
+    @property
+    def failures(self) -> list[str]:
+        return [f"{law}: {what}" for law, what in self.broken]
+
+    def note(self, law: str, examined: int, wrong: Iterable[str] = ()) -> None:
+        self.examined[law] += examined
+        self.broken += [(law, each) for each in wrong]
 
     def as_lines(self) -> Iterator[str]:
+        yield f"{'':10} {'turns':>8} {'conflicts':>10} {'kills':>6}"
         for name in (*CAST, *READERS):
-            yield (
-                f"{name:10} {self.turns[name]:6} turns {self.conflicts[name]:5} conflicts "
-                f"{self.kills[name]:4} kills"
-            )
-        yield f"rows of each recorder: {self.numbers}; overwrites that stand: {self.versions}"
-        yield f"snapshots read: {self.snapshots_read}"
-        yield f"files left to the last cleaning: {self.orphans}"
-        yield from self.failures or ["every law held"]
+            yield (f"{name:10} {self.turns[name]:8} {self.conflicts[name]:10} {self.kills[name]:6}")
+        yield f"\n{'law':50} {'examined':>9} {'broken':>7} {'bound':>6}"
+        for law in (ACTING, READS, ROWS_ONCE, WHOLE, SNAPSHOTS, FOLDERS):
+            count = sum(each == law for each, _ in self.broken)
+            met = "not met" if count else "met" if self.examined[law] else "not judged"
+            yield f"{law:50} {self.examined[law]:9} {count:7} {0:6} {met}"
+        yield from self.failures
 
 
 class Player:
@@ -274,8 +290,8 @@ class Player:
 def direct(folder: Path, *, seconds: float, seed: int, enough: int | None = None) -> Outcome:
     """Let the cast act for *seconds*, killing one of them now and then, and judge.
 
-    Earlier, if everybody has had *enough* turns and there were as many kills. The next kill waits
-    until the last victim acts again: on a slow machine the cast would only start otherwise.
+    Earlier, if everybody has had *enough* turns and there were as many kills. Only who acts is
+    killed, and not while many are starting: on a slow machine the cast would only start otherwise.
     """
     choice, outcome = random.Random(seed), Outcome()
     (folder / "diaries").mkdir(parents=True)
@@ -283,34 +299,47 @@ def direct(folder: Path, *, seconds: float, seed: int, enough: int | None = None
         pass  # the tables are there before anybody reads
     players = [Player(folder, name) for name in (*CAST, *READERS)]
     deadline, next_kill = time.monotonic() + seconds, time.monotonic() + 2 * EVERY
-    victim = players[0]
     while time.monotonic() < deadline and not outcome.failures:
         time.sleep(0.1)
         turns = read_diaries(folder)["done"]
         done = (*(turns[player.name] for player in players), outcome.kills.total())
         if enough is not None and min(done) >= enough:
             break
-        outcome.failures += [why for player in players if (why := player.failure())]
-        if time.monotonic() >= next_kill and victim.is_acting and not outcome.failures:
+        for player in players:
+            hear(player, outcome)
+        acting = [player for player in players if player.is_acting]
+        starting = len(players) - len(acting)
+        if time.monotonic() >= next_kill and starting <= STARTING and not outcome.failures:
             next_kill = time.monotonic() + choice.uniform(0.5, 1.5) * EVERY
-            victim = choice.choice([each for each in players if each.name not in READERS])
+            victim = choice.choice([each for each in acting if each.name not in READERS])
             victim.kill()
             outcome.kills[victim.name] += 1
             victim.start()
     (folder / "stop").touch()
     for player in players:
         try:
-            player.process.wait(timeout=60)
+            player.process.wait(timeout=120)
         except subprocess.TimeoutExpired:
-            outcome.failures.append(f"{player.name} did not stop")
+            outcome.note(ACTING, 0, [f"{player.name} did not stop"])
             player.kill()
-        if (why := player.failure()) and why not in outcome.failures:
-            outcome.failures.append(why)
+        else:
+            outcome.note(ACTING, 1)
+            hear(player, outcome)
     said = read_diaries(folder)
     outcome.turns, outcome.conflicts = said["done"], said["conflict"]
-    if not outcome.failures:
-        judge(folder, outcome)
+    outcome.note(READS, sum(outcome.turns[name] for name in READERS))
+    judge(folder, outcome)
     return outcome
+
+
+def hear(player: Player, outcome: Outcome) -> None:
+    """Note why *player* ended by itself, if it did, once."""
+    why = player.failure()
+    if why is not None:
+        found_by_reading = player.name in READERS and Broken.__name__ in why
+        law = READS if found_by_reading else ACTING
+        if (law, why) not in outcome.broken:
+            outcome.note(law, 0, [why])
 
 
 def read_diaries(folder: Path) -> dict[str, Counter[str]]:
@@ -326,30 +355,51 @@ def read_diaries(folder: Path) -> dict[str, Counter[str]]:
 def judge(folder: Path, outcome: Outcome) -> None:
     """Compare what is in the lake with what must be."""
     with open_lake(folder) as lake:
-        try:
-            outcome.numbers = check_numbers(lake.scan(QUOTES).collect())
-            outcome.versions = sum(check_versions(lake.scan(BARS).collect()).values())
-            for table, check in ((QUOTES, check_numbers), (BARS, check_versions)):
-                for snapshot in lake.load(table).metadata.snapshots:
-                    check(lake.scan(table, snapshot=snapshot.snapshot_id).collect())
-                    outcome.snapshots_read += 1
-        except Broken as error:
-            outcome.failures.append(str(error))
-        for name, highest in outcome.numbers.items():
-            if lake.progress(QUOTES, f"writer.{name}") != highest:
-                outcome.failures.append(f"{name}: progress is not {highest}")
-            # A turn that was said is durable; one more may be that nobody heard of.
-            if highest < outcome.turns[name] * ROWS:
-                outcome.failures.append(f"{name}: {outcome.turns[name]} appends, {highest} rows")
-        overwrites = outcome.turns["build-a"] + outcome.turns["build-bb"]
-        if not overwrites <= outcome.versions <= overwrites + sum(outcome.kills.values()):
-            outcome.failures.append(f"{overwrites} overwrites made {outcome.versions} versions")
+        judge_rows(lake, outcome)
+        judge_overwrites(lake, outcome)
+        for table, check in ((QUOTES, check_numbers), (BARS, check_versions)):
+            for snapshot in lake.load(table).metadata.snapshots:
+                rows = lake.scan(table, snapshot=snapshot.snapshot_id).collect()
+                outcome.note(SNAPSHOTS, 1, breaches(check, rows))
         future = datetime.now(UTC) + DAY
         for table in (QUOTES, BARS):
-            outcome.orphans += apply_cleaning(
-                lake, plan_cleaning(lake, table, older_than=future)
-            ).files
-        outcome.failures += [str(finding) for finding in examine(lake, older_than=future)]
+            apply_cleaning(lake, plan_cleaning(lake, table, older_than=future))
+            left = [file.path for file in plan_cleaning(lake, table, older_than=future).files]
+            outcome.note(FOLDERS, 1, left)
+        outcome.note(FOLDERS, 0, map(str, examine(lake, older_than=future)))
+
+
+def judge_rows(lake: Lakehouse, outcome: Outcome) -> None:
+    quotes = lake.scan(QUOTES).collect()
+    outcome.note(ROWS_ONCE, quotes.height, breaches(check_numbers, quotes))
+    highest = dict(quotes.group_by("writer_id").agg(pl.col("sequence").max()).rows())
+    for name in (each for each in CAST if each.startswith("record")):
+        last = highest.get(name, 0)
+        if (lake.progress(QUOTES, f"writer.{name}") or 0) != last:
+            outcome.note(ROWS_ONCE, 0, [f"{name}: progress is not {last}"])
+        # A turn that was said is durable; one more may be that nobody heard of.
+        if last < outcome.turns[name] * ROWS:
+            outcome.note(ROWS_ONCE, 0, [f"{name}: {outcome.turns[name]} appends, {last} rows"])
+
+
+def judge_overwrites(lake: Lakehouse, outcome: Outcome) -> None:
+    bars = lake.scan(BARS).collect()
+    wrong = breaches(check_versions, bars)
+    said = outcome.turns["build-a"] + outcome.turns["build-bb"]
+    outcome.note(WHOLE, said, wrong)
+    if wrong:
+        return
+    versions = sum(check_versions(bars).values())
+    if not said <= versions <= said + sum(outcome.kills.values()):
+        outcome.note(WHOLE, 0, [f"{said} overwrites made {versions} versions"])
+
+
+def breaches(check: Callable[[pl.DataFrame], object], rows: pl.DataFrame) -> list[str]:
+    try:
+        check(rows)
+    except Broken as error:
+        return [str(error)]
+    return []
 
 
 def main() -> None:

@@ -168,6 +168,13 @@ def test_a_half_tagged_day_is_tagged_anew(night: Lakehouse) -> None:
     assert tag_days(night, now=MORNING) == [DAY_OF_IT]
 
 
+def test_a_half_tagged_day_cannot_be_travelled_to(night: Lakehouse) -> None:
+    tag_day(night, "raw.quotes", DAY_OF_IT)  # and then it was killed
+
+    with pytest.raises(UsageError, match="Days: none yet"):
+        Reader(night).scan("raw.quotes", as_of=DAY_OF_IT)
+
+
 def test_tables_agree_at_a_day_whatever_came_later(night: Lakehouse) -> None:
     tag_days(night, now=MORNING)
     reader = Reader(night)
@@ -209,8 +216,12 @@ def test_a_day_without_tag_is_named_with_those_there_are(night: Lakehouse) -> No
     reader = Reader(night)
 
     assert reader.days() == [DAY_OF_IT]
-    with pytest.raises(UsageError, match="day-2026-01-05"):
+    with pytest.raises(UsageError, match="Days: 2026-01-05"):
         reader.scan("raw.quotes", as_of="2026-01-04")
+    with pytest.raises(
+        UsageError, match=r"Kept by day: market.bars_1m, market.bars_1s, raw.quotes"
+    ):
+        reader.scan("market.gaps", as_of=DAY_OF_IT)
     with pytest.raises(UsageError, match="is not a date"):
         reader.scan("raw.quotes", as_of="yesterday")
     with pytest.raises(UsageError, match="is after 2026-01-05"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,11 @@ from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.lake.catalog import open_catalog
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.windows import MINUTE
-from lakehouse_pipeline.settings import Settings
+from lakehouse_pipeline.settings import LakeSettings, Settings
 
 TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
 SYMBOLS = ("BINANCE:BTCUSDT", "BINANCE:ETHUSDT")
+STORED = Path(__file__).parent / "lake_of_version_1.zip"
 
 
 @pytest.fixture
@@ -29,6 +31,16 @@ def settings(tmp_path: Path) -> Settings:
 def lake(settings: Settings) -> Iterator[Lakehouse]:
     with Lakehouse.open(settings) as lake:
         yield lake
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A lake as version 1 of the schema wrote it, not opened yet."""
+    with zipfile.ZipFile(STORED) as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lake = LakeSettings(catalog_uri="sqlite:///state/catalog.db", warehouse="state/warehouse")
+    return Settings(state_dir=tmp_path / "state", config=tmp_path / "none.yaml", lake=lake)
 
 
 @pytest.fixture

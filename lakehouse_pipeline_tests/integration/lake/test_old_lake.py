@@ -7,10 +7,8 @@ of a later version is another file beside it.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -20,20 +18,10 @@ from lakehouse_pipeline.lake.catalog import open_catalog
 from lakehouse_pipeline.lake.maintenance import compact, seal
 from lakehouse_pipeline.lake.tables import SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, TABLES
 from lakehouse_pipeline.market.windows import DAY, HOUR, TimeWindow
-from lakehouse_pipeline.settings import LakeSettings, Settings
+from lakehouse_pipeline.settings import Settings
 
-STORED = Path(__file__).parent / "lake_of_version_1.zip"
 TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
 BARS = "market.bars_1m"
-
-
-@pytest.fixture
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    with zipfile.ZipFile(STORED) as archive:
-        archive.extractall(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    lake = LakeSettings(catalog_uri="sqlite:///state/catalog.db", warehouse="state/warehouse")
-    return Settings(state_dir=tmp_path / "state", config=tmp_path / "none.yaml", lake=lake)
 
 
 @pytest.fixture

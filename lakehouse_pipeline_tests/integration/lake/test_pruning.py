@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -75,3 +76,22 @@ def test_a_commit_is_seen_by_those_who_have_read_before(
         after = reader.scan(TABLE).collect().height
 
     assert (before, after) == (0, 2)
+
+
+def test_what_is_new_is_found_without_what_is_old(
+    lake: Lakehouse, settings: Settings, bars: Frames
+) -> None:
+    lake.append(TABLE, bars())
+    seen = lake.head(TABLE)
+    head = lake.load(TABLE).current_snapshot()
+    assert head is not None
+    [old] = head.manifests(lake.load(TABLE).io)
+    lake.append(TABLE, bars(TEN + MINUTE))
+    Path(old.manifest_path.removeprefix("file://")).unlink()
+
+    with Lakehouse.open(settings) as consumer:
+        touched = consumer.touched_since(TABLE, seen, "BINANCE")
+        rows = consumer.scan(TABLE, after_sequence=seen).collect()
+
+    assert [file.sequence for file in touched] == [seen + 1]
+    assert set(rows["open_time"]) == {TEN + MINUTE}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from lakehouse_pipeline.errors import StateDirectoryError, TableDamaged
 from lakehouse_pipeline.lake import Lakehouse
+from lakehouse_pipeline.lake.storage import DurableFileIO
 from lakehouse_pipeline.settings import Settings
 
 Frames = Callable[..., pl.DataFrame]
@@ -68,3 +71,27 @@ def test_a_lost_metadata_file_is_told_from_a_lost_catalog(
         other.scan("market.bars_1m")
 
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_a_cleaner_removes_meanwhile_is_made_again(tmp_path: Path) -> None:
+    storage, folder = DurableFileIO(), tmp_path / "data" / "symbol=A" / "day=1"
+    done = threading.Event()
+
+    def clean() -> None:
+        while not done.is_set():
+            for each in (folder, folder.parent):
+                with contextlib.suppress(OSError):
+                    each.rmdir()
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        for number in range(300):
+            path = folder / f"{number}.parquet"
+            with storage.new_output(str(path)).create() as stream:
+                stream.write(b"rows")
+            assert path.read_bytes() == b"rows"
+            path.unlink()
+    finally:
+        done.set()
+        cleaner.join()
