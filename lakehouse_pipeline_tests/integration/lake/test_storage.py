@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,25 +71,22 @@ def test_a_lost_metadata_file_is_told_from_a_lost_catalog(
     assert "\n" not in str(raised.value)
 
 
-def test_a_folder_that_a_cleaner_removes_meanwhile_is_made_again(tmp_path: Path) -> None:
-    storage, folder = DurableFileIO(), tmp_path / "data" / "symbol=A" / "day=1"
-    done = threading.Event()
+def test_a_folder_that_a_cleaner_removes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fsync, removed = tmp_path / "symbol=A" / "day=1", os.fsync, []
 
-    def clean() -> None:
-        while not done.is_set():
-            for each in (folder, folder.parent):
-                with contextlib.suppress(OSError):
-                    each.rmdir()
+    def overtaken(handle: int) -> None:
+        fsync(handle)
+        if folder.exists() and not removed:  # just made, and still empty
+            folder.rmdir()
+            folder.parent.rmdir()
+            removed.append(folder)
 
-    cleaner = threading.Thread(target=clean)
-    cleaner.start()
-    try:
-        for number in range(300):
-            path = folder / f"{number}.parquet"
-            with storage.new_output(str(path)).create() as stream:
-                stream.write(b"rows")
-            assert path.read_bytes() == b"rows"
-            path.unlink()
-    finally:
-        done.set()
-        cleaner.join()
+    monkeypatch.setattr(os, "fsync", overtaken)
+
+    with DurableFileIO().new_output(str(folder / "a.parquet")).create() as stream:
+        stream.write(b"rows")
+
+    assert removed
+    assert (folder / "a.parquet").read_bytes() == b"rows"
