@@ -120,6 +120,7 @@ class IngestSettings(_Section):
     group_commit: Positive = timedelta(milliseconds=250)  # rows are durable in the spool after this
     spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 30
     lease: Positive = timedelta(hours=6)  # a worker is succeeded after this
+    hand_over: Positive = timedelta(minutes=30)  # and ends so long after it, succeeded or not
 
 
 class HistorySettings(_Section):

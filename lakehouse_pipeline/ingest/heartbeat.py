@@ -31,7 +31,8 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
     connected: bool = False
     sessions: int = 0
-    symbols: int = 0
+    symbols: int = 0  # wanted
+    receiving: int = 0  # of which this session has durable data
     frames: int = 0
     quotes: int = 0  # spooled by this process
     rejects: int = 0

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 MAX_WAITING = 100_000  # entries in memory; some 50 MB
 QUOTE_KIND = TARGETS[QUOTES].columns.index("kind")
+MARK_KIND, MARK_SYMBOL = map(TARGETS[COVERAGE].columns.index, ("kind", "symbol"))
 REJECT_REASON = TARGETS[REJECTS].columns.index("reason")
 
 
@@ -68,6 +69,7 @@ class Journal:
         self._lane = Lane("spool")
         self._failure: Exception | None = None
         self._size = spool.size_bytes()
+        self._receiving: set[str] = set()  # symbols with durable data on the present session
 
     @property
     def last_sequence(self) -> int:
@@ -131,9 +133,23 @@ class Journal:
         for reason, count in refusals.items():
             REJECTS_COUNTED.labels(self._exchange, reason).inc(count)
         SPOOL_BYTES.labels(self._exchange).set(self._size)
+        self._follow_symbols(batch)
         self._status.quotes += kinds.total()
         self._status.rejects += refusals.total()
         self._status.last_durable_at = instant(row_times(*batch[-1])[2])
+
+    def _follow_symbols(self, batch: list[Entry]) -> None:
+        for target, row in batch:
+            if target != COVERAGE:
+                continue
+            match row[MARK_KIND], row[MARK_SYMBOL]:
+                case Mark.OPENED | Mark.ENDED, _:
+                    self._receiving.clear()
+                case Mark.SUBSCRIBED, str(symbol):
+                    self._receiving.add(symbol)
+                case Mark.UNSUBSCRIBED | Mark.REFUSED | Mark.STALLED, str(symbol):
+                    self._receiving.discard(symbol)
+        self._status.receiving = len(self._receiving)
 
     def _shed(self, count: int, *, session_id: str, at: int) -> None:
         if count == 0:

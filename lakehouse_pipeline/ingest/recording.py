@@ -39,13 +39,12 @@ log = structlog.get_logger()
 
 FLUSH_PATIENCE = timedelta(seconds=20)  # then the rest is left to the next worker
 BEAT = timedelta(seconds=1)
-HAND_OVER_PATIENCE = timedelta(minutes=30)  # an expired worker without successor ends then
-OVERLAP = timedelta(seconds=10)  # after the successor's first rows, until it has every symbol
+OVERLAP = timedelta(seconds=10)  # of two lines, in which their counters come to agree
 SHORTEST_SILENCE = timedelta(seconds=0.5)  # of the watchdog, however fast the feed's clock
 
 
 class Recording:
-    """``run``, and then in any case ``finish``."""
+    """``run``, and then in any case ``finish``; between them ``ended_how`` says why it ended."""
 
     def __init__(
         self,
@@ -58,6 +57,7 @@ class Recording:
         lane: Lane,
         on_commit: OnCommit | None,
     ) -> None:
+        self.ended_how = Ending.STOPPED.value
         self._settings = settings
         self._status = status
         self._spools = [own, *orphans]
@@ -144,27 +144,34 @@ class Recording:
             await asyncio.sleep(BEAT.total_seconds())
 
     async def _hand_over(self, receiver: Receiver, clock: Clock) -> None:
-        """Return when a successor is recording, or long after the lease without one.
+        """Return when a successor records every symbol, or at the last moment without one.
 
         Whoever starts a second worker (at the lease's end, or for a new version) wants it to stay.
+        One that fails within the overlap has taken nothing over.
         """
-        lease = self._settings.ingest.lease + HAND_OVER_PATIENCE
-        deadline = time.monotonic() + lease.total_seconds()
+        patience = self._settings.ingest.lease + self._settings.ingest.hand_over
+        deadline = time.monotonic() + patience.total_seconds()
         while time.monotonic() < deadline:
             if self._has_successor():
-                break
+                log.info("successor_records", exchange=self._status.exchange)
+                await clock.sleep(OVERLAP)
+                if self._has_successor():
+                    receiver.ending = Ending.HANDED_OVER
+                    break
+                log.warning("successor_lost", exchange=self._status.exchange)
             await asyncio.sleep(BEAT.total_seconds())
-        log.info("handing_over", exchange=self._status.exchange)
-        await clock.sleep(OVERLAP)
-        receiver.ending = Ending.HANDED_OVER
+        else:
+            receiver.ending = Ending.LEASE_OVER
+        self.ended_how = receiver.ending.value
+        log.info("worker_leaves", exchange=self._status.exchange, how=self.ended_how)
 
     def _has_successor(self) -> bool:
-        """Tell whether a worker that started after this one has durable rows of its own."""
+        """Tell whether a newer worker has durable rows of as many symbols as this one."""
         own, now = self._status, datetime.now(UTC)
         return any(
             other.is_newer_than(own)
-            and other.connected
             and other.quotes > 0
+            and other.receiving >= max(own.receiving, 1)
             and is_alive(other, now)
             for other in workers(self._settings.state_dir, own.exchange)
         )

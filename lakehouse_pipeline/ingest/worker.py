@@ -87,7 +87,7 @@ async def _record(
     except BaseException as error:
         await recording.finish(str(error) or type(error).__name__)
         raise
-    await recording.finish("stopped")
+    await recording.finish(recording.ended_how)
 
 
 def run_worker(

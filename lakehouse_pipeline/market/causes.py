@@ -46,10 +46,9 @@ _OF_MARK = {
     Mark.STALLED: Cause.SYMBOL_STALLED,
     Mark.REFUSED: Cause.SUBSCRIPTION_LOST,
 }
-# Endings after which the worker lived on and tried again; all others took the worker with them.
-_OUTLIVED = frozenset(
-    {Ending.CLOSED, Ending.SILENT, Ending.REFUSED, Ending.BANNED, Ending.HANDED_OVER}
-)
+# Endings that were the feed's doing. After all others it was a worker that was missing: also after
+# a hand-over, behind which there is no hole unless the successor ended as well.
+_OF_THE_FEED = frozenset({Ending.CLOSED, Ending.SILENT, Ending.REFUSED, Ending.BANNED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class Testimony:
         silent = sum((self._alive(s, hole) for s in later), start=timedelta())
         if silent * 2 > hole.length:
             return Cause.SUBSCRIPTION_LOST, f"{text}, alive for {silent} without the symbol"
-        cause = Cause.FEED_GAP if before.reason in _OUTLIVED else Cause.WORKER_DOWN
+        cause = Cause.FEED_GAP if before.reason in _OF_THE_FEED else Cause.WORKER_DOWN
         return cause, text
 
     def _session_around(self, symbol: str, hole: TimeWindow) -> Session | None:

@@ -44,7 +44,8 @@ class Ending(StrEnum):
     CLOSED = "closed"  # by the feed or the network
     SILENT = "silent"  # no frame for the watchdog's time
     STOPPED = "stopped"  # the worker was told to stop
-    HANDED_OVER = "handed_over"  # a newer session had taken over
+    HANDED_OVER = "handed_over"  # a newer worker recorded every symbol
+    LEASE_OVER = "lease_over"  # no newer worker did, at the last moment for it
     REFUSED = "refused"
     BANNED = "banned"
     CRASHED = "crashed"  # found by the next worker: nobody had said goodbye

@@ -69,11 +69,11 @@ def test_a_killed_worker_is_replaced_within_30_seconds(deployment):
     old = deployment.worker("OKX")
     assert old is not None
 
-    os.kill(old.pid, signal.SIGKILL)
+    os.kill(old.process.pid, signal.SIGKILL)
 
     def replaced() -> bool:
         new = deployment.worker("OKX")
-        return new is not None and new.pid != old.pid and new.last_durable_at is not None
+        return new is not None and new.process != old.process and new.last_durable_at is not None
 
     eventually(replaced, timeout=30)
     assert "FAILURE" in statuses(deployment, "stream_quotes")

@@ -45,6 +45,10 @@ def test_an_outage_lasts_from_lateness_before_the_last_frame_to_the_next_data():
         (Ending.SILENT, Cause.FEED_GAP),
         (Ending.STOPPED, Cause.WORKER_DOWN),
         (Ending.CRASHED, Cause.WORKER_DOWN),
+        (Ending.HANDED_OVER, Cause.WORKER_DOWN),
+        (Ending.LEASE_OVER, Cause.WORKER_DOWN),
+        (Ending.REFUSED, Cause.FEED_GAP),
+        (Ending.BANNED, Cause.FEED_GAP),
         (None, Cause.WORKER_DOWN),
     ],
 )

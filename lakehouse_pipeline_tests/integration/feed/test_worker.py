@@ -7,14 +7,17 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
+import structlog
 
 from lakehouse_pipeline.errors import Banned, SettingsError, StateDirectoryError
 from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.ingest import desired
+from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
 from lakehouse_pipeline.ingest.rows import mark
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.ingest.supervision import Start, Wait, decide, failures, workers
@@ -345,6 +348,64 @@ def test_an_expired_worker_leaves_when_its_successor_records(
     window = TimeWindow(coverage["start"].min(), coverage["end"].max())
     for symbol in (BTC, ETH):
         assert len(covered(coverage, symbol, window)) == 1
+
+
+def test_a_successor_without_every_symbol_or_that_fails_takes_nothing_over(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    half = WorkerStatus.begin("BINANCE", "successor", "r2")
+
+    def beat(**changes: object) -> None:
+        half.began += 1
+        half.touch()
+        write_status(tmp_path, msgspec.structs.replace(half, **changes))
+
+    async def scenario(logs):
+        def logged(event: str) -> bool:
+            return any(entry["event"] == event for entry in logs)
+
+        async with FeedServer(market, speed=SPEED) as server:
+            settings = make_settings(
+                tmp_path, server.url, [BTC, ETH], speed=SPEED, ingest={"lease": seconds(1)}
+            )
+            async with run(settings) as first:
+                await eventually(lambda: first.status.receiving == 2, timeout=30)
+                beat(receiving=1, quotes=9)
+                frames = first.status.frames
+                await eventually(lambda: first.status.frames > frames + 40, timeout=30)
+                assert not logged("successor_records")
+                beat(receiving=2, quotes=9)
+                await eventually(lambda: logged("successor_records"), timeout=30)
+                beat(receiving=2, quotes=9, ended="crashed")
+                await eventually(lambda: logged("successor_lost"), timeout=30)
+                frames = first.status.frames
+                await eventually(lambda: first.status.frames > frames + 40, timeout=30)
+            return first
+
+    with structlog.testing.capture_logs() as logs:
+        worker = asyncio.run(scenario(logs))
+
+    assert ends(worker.table("raw.coverage")) == ["stopped"]
+
+
+def test_a_worker_nobody_succeeds_leaves_at_the_last_moment_and_says_so(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    async def scenario():
+        async with FeedServer(market, speed=SPEED) as server:
+            limits = {"lease": seconds(2), "hand_over": seconds(2)}
+            settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED, ingest=limits)
+            async with run(settings) as worker:
+                await eventually(lambda: worker.status.ended, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+
+    assert worker.status.ended == "lease_over"
+    assert ends(worker.table("raw.coverage")) == ["lease_over"]
+    assert (
+        decide([], failures(tmp_path, "BINANCE", datetime.now(UTC)), datetime.now(UTC)) == Start()
+    )
 
 
 def test_orphaned_spools_are_drained_and_deleted(
