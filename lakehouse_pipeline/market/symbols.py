@@ -43,7 +43,8 @@ def describe_symbols(
         pl.concat([_descriptions(coverage), _modes(quotes)], how="diagonal")
         .filter(pl.col("at") < day.end)
         .sort("symbol", "at", maintain_order=True)
-        .with_columns(pl.col(_FACTS).forward_fill().over("symbol"))
+        # What the feed tells a moment after its first data was true with it.
+        .with_columns(pl.col(_FACTS).forward_fill().backward_fill().over("symbol"))
         .join(begun, on="symbol")
         .with_columns(valid_from=pl.max_horizontal("at", "begun"))
         .unique(["symbol", "valid_from"], keep="last", maintain_order=True)
