@@ -23,6 +23,7 @@ QUOTES = "quotes"
 COVERAGE = "coverage"
 REJECTS = "rejects"
 INDICATORS = "indicators"
+PIECE = 2_000  # rows made into columns at once
 PAYLOAD_LIMIT = 2_000  # characters kept of a refused payload
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -142,7 +143,21 @@ def build_frame(
     exchange: str,
     writer_id: str,
 ) -> pl.DataFrame:
-    """Return (sequence, row) pairs as a frame of the target's schema."""
+    """Return (sequence, row) pairs as a frame of the target's schema.
+
+    It is built in pieces: turning rows into columns holds the interpreter, and whoever receives
+    quotes meanwhile must get it back within milliseconds.
+    """
+    pieces = [
+        _build_piece(target, numbered[first : first + PIECE], exchange, writer_id)
+        for first in range(0, len(numbered), PIECE)
+    ]
+    return pl.concat(pieces)
+
+
+def _build_piece(
+    target: Target, numbered: Sequence[tuple[int, Sequence[Any]]], exchange: str, writer_id: str
+) -> pl.DataFrame:
     columns = dict(
         zip(target.columns, zip(*(row for _, row in numbered), strict=True), strict=True)
     )

@@ -45,7 +45,9 @@ CREATE TABLE IF NOT EXISTS sessions (
 SUFFIX = ".sqlite"
 
 # Any: a row mixes strings, numbers and nulls; its columns are typed when frames are built.
-_decode = msgspec.msgpack.Decoder(list[tuple[str, list[Any]]]).decode
+# Tuples of plain values, unlike lists, soon leave the garbage collector's sight: a commit of
+# 100,000 rows must not make it stop the event loop to look at each.
+_decode = msgspec.msgpack.Decoder(list[tuple[str, tuple[Any, ...]]]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -59,7 +61,7 @@ class Batch:
 
     first: int
     last: int
-    entries: list[tuple[str, list[Any]]]
+    entries: list[tuple[str, tuple[Any, ...]]]
 
 
 class Spool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -71,6 +72,7 @@ async def record(
 async def _record(
     settings: Settings, exchange: str, run_id: str, stop: asyncio.Event, on_commit: OnCommit | None
 ) -> None:
+    gc.freeze()  # what is imported stays: looking at it again takes a collection 100 ms and more
     desired = DesiredSymbols(settings, exchange)
     bury_the_dead(settings.state_dir, exchange, datetime.now(UTC))
     sink = Sink(lambda: Lakehouse.open(settings), exchange, max_rows=settings.ingest.commit_rows)

@@ -142,7 +142,7 @@ def test_settling_a_free_spool_ends_its_crashed_sessions_once(tmp_path: Path):
 
     assert taken.writer_id == crashed.writer_id
     assert entries_of(taken)[2:] == [
-        (3, COVERAGE, ["a", "ended", None, 90, 90, Ending.CRASHED.value, None])
+        (3, COVERAGE, ("a", "ended", None, 90, 90, Ending.CRASHED.value, None))
     ]
     assert taken.open_sessions == {}
 
@@ -204,7 +204,7 @@ def test_a_damaged_batch_is_left_out_and_reported(tmp_path: Path):
     assert [row[5] for _, target, row in entries if target == QUOTES] == [1, 2, 4]
     assert [row[3] for _, target, row in entries if target == REJECTS] == ["spool_damaged"]
     (hole,) = [row for _, target, row in entries if target == COVERAGE and row[1] == "shed"]
-    assert hole[3:6] == [200, 450, "spool_damaged"]
+    assert hole[3:6] == (200, 450, "spool_damaged")
     assert [sequence for sequence, _, _ in entries][:4] == [1, 2, 4, 5]
     assert own.last_sequence > SAFE_DISTANCE
     assert list(tmp_path.glob("*.damaged-*"))

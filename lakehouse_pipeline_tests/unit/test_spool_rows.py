@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lakehouse_pipeline.ingest.rows import (
     COVERAGE,
+    PIECE,
     QUOTES,
     TARGETS,
     build_frame,
@@ -73,6 +74,18 @@ def test_a_frame_has_the_tables_types_whatever_mix_of_numbers_came():
     assert frame["last_price"].to_list() == [100.0, 100.5]
     assert frame["received_at"][0] == instant(times[1])
     assert set(frame["writer_id"]) == {"w"}
+
+
+def test_a_long_frame_is_whole_and_in_order():
+    count = 2 * PIECE + 1
+    rows = [
+        (n, ("X:A", n, n, "price", "last_price", float(n), *[None] * 14, "s")) for n in range(count)
+    ]
+
+    frame = build_frame(TARGETS[QUOTES], rows, exchange="X", writer_id="w")
+
+    assert frame["sequence"].to_list() == list(range(count))
+    assert frame["last_price"].to_list() == [float(n) for n in range(count)]
 
 
 def test_times_are_exact_to_the_microsecond():

@@ -95,3 +95,40 @@ def test_beyond_its_memory_quotes_are_shed_and_coverage_is_kept(tmp_path: Path):
     marks = [(row[1], row[3], row[4], row[6]) for target, row in entries if target == COVERAGE]
     assert marks == [("alive", 0, 14, None), ("shed", 12, 14, "2")]
     assert status.shed == 2
+
+
+def test_a_spool_at_its_limit_keeps_the_oldest_and_takes_new_ones_once_there_is_room(
+    tmp_path: Path,
+):
+    """The lake is away, so the file really grows; then it is back and the spool forgets."""
+    status = WorkerStatus.begin("X", "w", "")
+    limit = 1 << 20
+
+    async def scenario():
+        spool = Spool.create(tmp_path)
+        journal = Journal(spool, status, interval=timedelta(seconds=1), max_bytes=limit)
+        at = 0
+        while status.shed == 0:
+            at += 1_000
+            journal.put([quote(at)] * 1_000, session_id="s", at=at)
+            await journal.flush()
+        grown = spool.size_bytes()
+        spool.forget(1_000)
+        await journal.flush()  # the shed mark makes it look at the size again
+        spool.forget(2_000)
+        journal.put([mark("s", Mark.ALIVE, 0, at)], session_id="s", at=at)
+        await journal.flush()
+        journal.put([quote(at + 1)], session_id="s", at=at + 1)
+        await journal.flush()
+        journal.close()
+        return spool, at, grown
+
+    spool, at, grown = asyncio.run(scenario())
+    entries = [entry for batch in spool.read(0, 1 << 30) for entry in batch.entries]
+    spool.close()
+    kept = {row[2] for target, row in entries if target == QUOTES}
+    shed = [row for target, row in entries if target == COVERAGE and row[1] == "shed"]
+
+    assert limit <= grown < 2 * limit
+    assert kept == {*range(3_000, at, 1_000), at + 1}
+    assert [(row[3], row[4], row[6]) for row in shed] == [(at, at + 1, "1000")]
