@@ -19,6 +19,7 @@ from lakehouse_pipeline.market.coverage import Mark, watermark
 from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow, ceil, floor
 
+from .follow_on import follow_on
 from .freshness import note
 from .kinds import QUOTES, Kinds, fingerprint, judge, kinds_on
 from .result import BuildResult, write_slice
@@ -105,11 +106,11 @@ def build_1s(
             reached |= {f"kinds.{exchange}": fingerprint(kinds[day])}
 
         def compute(part: TimeWindow = part, day: date = day) -> pl.DataFrame:
-            wide = TimeWindow(
-                floor(part.start, timedelta(days=1)) - LOOK_BACK, part.end + LATE_ARRIVAL
-            )
-            quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
+            wide = TimeWindow(floor(part.start, DAY) - LOOK_BACK, part.end + LATE_ARRIVAL)
             coverage = read_coverage(lake, exchange, wide)
+            if kinds is not None and built_from is not None:
+                return follow_on(lake, exchange, part, wide, coverage, watermark, kinds[day])
+            quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
             if kinds is None:
                 booked_as: Kinds = as_kinds(judge(lake, exchange, day, quotes=quotes))
             else:

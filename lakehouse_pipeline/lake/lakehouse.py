@@ -7,6 +7,7 @@ clean, tags) is in ``maintenance``; how a change becomes a snapshot in ``commit`
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -100,6 +101,7 @@ class Lakehouse:
         symbols: Collection[str] | None = None,
         columns: Sequence[str] | None = None,
         after_sequence: int | None = None,
+        received_since: datetime | None = None,
         snapshot: int | str | None = None,
     ) -> pl.LazyFrame:
         """Return the rows that meet every condition given, in no particular order.
@@ -114,10 +116,12 @@ class Lakehouse:
             symbols: full names.
             columns: these, in this order; all in schema order by default.
             after_sequence: only data files with a greater sequence number.
+            received_since: rows received then or later, of tables that have ``received_at``.
             snapshot: a snapshot ID or a tag; the head by default.
         """
         spec = _spec(table)
-        selection = Selection(exchange, window, None if symbols is None else tuple(symbols))
+        names = None if symbols is None else tuple(symbols)
+        selection = Selection(exchange, window, names, received_since)
         whole: list[str] = []
         part: list[str] = []
         loaded = self.load(table)

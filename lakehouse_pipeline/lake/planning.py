@@ -46,6 +46,7 @@ class DataFileInfo:
     exchanges: tuple[str, str] | None
     symbols: tuple[str, str] | None
     times: tuple[datetime, datetime] | None  # of the table's time column
+    received: tuple[datetime, datetime] | None  # of received_at, where the table has it
 
     @property
     def is_hot(self) -> bool:
@@ -54,8 +55,10 @@ class DataFileInfo:
     def may_hold(self, selection: Selection) -> bool:
         """Tell whether a row of this file can be selected."""
         exchange, window, symbols = selection.exchange, selection.window, selection.symbols
+        since = selection.received_since
         return (
             (exchange is None or _between(self.exchanges, exchange))
+            and (since is None or self.received is None or self.received[1] >= since)
             and (symbols is None or any(_between(self.symbols, name) for name in symbols))
             # A window is half-open and bounds are inclusive: its end must lie after the earliest.
             and (
@@ -68,7 +71,10 @@ class DataFileInfo:
     def lies_within(self, selection: Selection) -> bool:
         """Tell whether every row of this file is known to be selected."""
         exchange, window, symbols = selection.exchange, selection.window, selection.symbols
+        since = selection.received_since
         if exchange is not None and self.exchanges != (exchange, exchange):
+            return False
+        if since is not None and (self.received is None or self.received[0] < since):
             return False
         if symbols is not None and (
             self.symbols is None
@@ -103,6 +109,9 @@ def _meets(selection: Selection, condition: str, low: Any, high: Any) -> bool:
         return selection.exchange is None or low <= selection.exchange <= high
     if condition == "symbol":
         return selection.symbols is None or any(low <= name <= high for name in selection.symbols)
+    if condition == "hour received":
+        since = selection.received_since
+        return since is None or EPOCH + (high + 1) * HOUR > since
     step = DAY if condition == "day" else HOUR
     window = selection.window
     return window is None or (
@@ -198,6 +207,8 @@ def _ranges(
             yield "day", low, high
         elif column == spec.time_column and isinstance(field.transform, HourTransform):
             yield "hour", low, high
+        elif column == "received_at" and isinstance(field.transform, HourTransform):
+            yield "hour received", low, high
 
 
 def _read_manifest(
@@ -223,7 +234,10 @@ def _describe(entry: ManifestEntry, spec: TableSpec, schema: Schema) -> DataFile
         kind: Any = field.field_type  # columns with bounds are primitive
         return from_bytes(kind, low), from_bytes(kind, high)
 
-    times = bounds(spec.time_column)
+    def span(column: str) -> tuple[datetime, datetime] | None:
+        edges = bounds(column)
+        return None if edges is None else (_instant(edges[0]), _instant(edges[1]))
+
     assert entry.sequence_number is not None, "the library fills it in on reading"
     return DataFileInfo(
         path=file.file_path,
@@ -234,7 +248,8 @@ def _describe(entry: ManifestEntry, spec: TableSpec, schema: Schema) -> DataFile
         sequence=entry.sequence_number,
         exchanges=bounds("exchange"),
         symbols=bounds("symbol"),
-        times=None if times is None else (_instant(times[0]), _instant(times[1])),
+        times=span(spec.time_column),
+        received=span("received_at"),
     )
 
 

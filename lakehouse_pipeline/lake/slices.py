@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 
@@ -17,11 +18,15 @@ from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Rows that meet every condition given; the window is of the table's time column."""
+    """Rows that meet every condition given; the window is of the table's time column.
+
+    *received_since* can be asked of tables with ``received_at`` alone.
+    """
 
     exchange: str | None = None
     window: TimeWindow | None = None
     symbols: tuple[str, ...] | None = None
+    received_since: datetime | None = None
 
     def rows(self, time_column: str) -> pl.Expr:
         """Return the condition that a row is selected."""
@@ -33,6 +38,8 @@ class Selection:
             conditions.append(pl.col("symbol").is_in(list(self.symbols)))
         if self.window is not None:
             conditions += [time >= self.window.start, time < self.window.end]
+        if self.received_since is not None:
+            conditions.append(pl.col("received_at") >= self.received_since)
         # Joined by "and", they are compared with the files' statistics; all_horizontal is not.
         return functools.reduce(operator.and_, conditions, pl.lit(True))
 
