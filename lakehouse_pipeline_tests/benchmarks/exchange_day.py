@@ -54,7 +54,7 @@ def _of_symbol(
     seconds = window.length.total_seconds()
     gaps = random.exponential(1 / rate, int(seconds * rate * 1.1) + 99) + 1e-4
     offsets = np.cumsum(gaps)
-    offsets = np.concatenate(([0.2], 0.3 + offsets[offsets < seconds - 0.4]))
+    offsets = np.concatenate(([0.0], 0.3 + offsets[offsets < seconds - 0.4]))
     count = offsets.size
     kind = random.choice(len(SHARES), count, p=list(SHARES.values()))
     kind[0] = list(SHARES).index(Kind.RESTORE)
@@ -106,7 +106,7 @@ def coverage_of(window: TimeWindow, symbols: int, *, since: datetime | None = No
     rows = []
     if since is None:
         rows += [(Mark.OPENED, None, window.start, window.start)]
-        first = window.start + timedelta(milliseconds=200)
+        first = window.start
         rows += [(Mark.SUBSCRIBED, name, first, first) for name in names_of(symbols)]
     at = window.start
     while at < window.end:
