@@ -108,7 +108,7 @@ def build_1s(
         def compute(part: TimeWindow = part, day: date = day) -> pl.DataFrame:
             wide = TimeWindow(floor(part.start, DAY) - LOOK_BACK, part.end + LATE_ARRIVAL)
             coverage = read_coverage(lake, exchange, wide)
-            if kinds is not None and built_from is not None:
+            if kinds is not None and progress is not None:  # a tick: the seconds before are stored
                 return follow_on(lake, exchange, part, wide, coverage, watermark, kinds[day])
             quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
             if kinds is None:
