@@ -93,8 +93,12 @@ def tag_snapshot(table: Table, name: str, snapshot_id: int, *, prefix: str, keep
         raise CommitConflict(f"Snapshot {snapshot_id} of {table_name(table)} is gone.")
     tags = {tag: ref.snapshot_id for tag, ref in table.refs().items() if tag.startswith(prefix)}
     kept = sorted({*tags, name}, reverse=True)[:keep]
-    with table.manage_snapshots() as changes:
-        if name in kept and tags.get(name) != snapshot_id:
-            changes.create_tag(snapshot_id, name)
-        for tag in tags.keys() - set(kept):
-            changes.remove_tag(tag)
+    try:
+        with table.manage_snapshots() as changes:
+            if name in kept and tags.get(name) != snapshot_id:
+                changes.create_tag(snapshot_id, name)
+            for tag in tags.keys() - set(kept):
+                changes.remove_tag(tag)
+    except ValueError as error:
+        # What the library raises when the snapshot has been expired since; the next look tells.
+        raise CommitFailedException(str(error)) from error

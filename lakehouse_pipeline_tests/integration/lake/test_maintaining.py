@@ -5,11 +5,13 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import CommitTableResponse
 
 from lakehouse_pipeline.errors import CommitConflict, TableDamaged
 from lakehouse_pipeline.lake import Lakehouse, Slice
@@ -374,6 +376,36 @@ def test_a_tag_may_be_given_to_a_kept_snapshot_only(lake: Lakehouse, quotes: Fra
     assert lake.scan(TABLE, snapshot=day_tag(day)).collect().height == 1
     with pytest.raises(CommitConflict, match="gone"):
         tag_day(lake, TABLE, day, snapshot_id=1)
+
+
+class OvertakenInCommit(SqlCatalog):
+    """A catalog that somebody else changes just before it commits, once."""
+
+    action: Callable[[], object] | None = None
+
+    def commit_table(self, *arguments: Any) -> CommitTableResponse:
+        action, self.action = self.action, None
+        if action is not None:
+            action()
+        return super().commit_table(*arguments)
+
+
+def test_a_tag_overtaken_by_the_expiry_of_its_snapshot_is_a_conflict(
+    settings: Settings, lake: Lakehouse, quotes: Frames
+) -> None:
+    first = lake.append(TABLE, quotes(count=1)).snapshot_id
+    lake.append(TABLE, quotes(first=1, count=1))
+    folder = settings.state_dir
+    catalog = OvertakenInCommit(
+        "lakehouse", uri=f"sqlite:///{folder}/catalog.db", warehouse=str(folder / "warehouse")
+    )
+    catalog.action = lambda: expire(lake, TABLE, keep=1)
+
+    with Lakehouse(catalog) as tagging, pytest.raises(CommitConflict, match="gone"):
+        tag_day(tagging, TABLE, date(2026, 1, 31), snapshot_id=first)
+
+    assert catalog.action is None
+    assert lake.tags(TABLE) == {}
 
 
 def test_the_newest_fourteen_days_keep_their_tag(lake: Lakehouse, quotes: Frames) -> None:
