@@ -4,7 +4,7 @@ Real trades from the server's socket through worker, builds and repair into the 
 summed here from the files in plain Python and decimals. Shares and errors inform, except where the
 method promises exactness.
 
-For the rolling counter the hour is preceded by itself a day earlier, its sizes in reverse order:
+For the rolling counter the hour is preceded by itself a day earlier, shifted, its sizes reversed:
 what leaves the window is then known and not what comes in.
 """
 
@@ -35,6 +35,7 @@ SYMBOL, FILE = "COINBASE:BTCUSD", "trades_COINBASE_BTCUSD_20230905.parquet"
 BEGIN = datetime(2023, 9, 5, 16, tzinfo=UTC)
 DAY, MINUTE, SECOND = timedelta(days=1), timedelta(minutes=1), timedelta(seconds=1)
 SPEED = 60.0
+APART = timedelta(seconds=7.3)  # so that what leaves the window does not leave with a trade
 PRICES = ("open", "high", "low", "close")
 
 
@@ -70,7 +71,7 @@ def tape(path: Path, *, with_yesterday: bool) -> Path:
     """Write the trades, and with yesterday's if asked, where the server can read them."""
     today = pl.read_parquet(DATA / FILE).select("ts_us", "price", "size").sort("ts_us")
     yesterday = today.with_columns(
-        pl.col("ts_us") - DAY // timedelta(microseconds=1), pl.col("size").reverse()
+        pl.col("ts_us") - (DAY - APART) // timedelta(microseconds=1), pl.col("size").reverse()
     )
     pl.concat([yesterday, today] if with_yesterday else [today]).write_parquet(path)
     return path
