@@ -100,6 +100,7 @@ def asset_jobs() -> Sequence[Any]:
         dg.define_asset_job(
             CATCH_UP,
             selection=dg.AssetSelection.assets(
+                key("market.symbols"),
                 *bars,
                 key("market.gaps"),
                 key("market.indicators_1m"),

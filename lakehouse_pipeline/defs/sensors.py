@@ -126,7 +126,8 @@ def summary(status: WorkerStatus) -> str:
     trouble = "; ".join(error for error in (status.feed_error, status.lake_error) if error)
     return (
         f"Process {status.process.pid} records {status.symbols} symbols: {status.quotes} quotes, "
-        f"{status.pending} to commit, last commit {commit} UTC{'; ' + trouble if trouble else ''}."
+        f"{status.pending} rows of all tables to commit, last commit {commit} UTC"
+        f"{'; ' + trouble if trouble else ''}."
     )
 
 

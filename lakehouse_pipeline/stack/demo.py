@@ -30,7 +30,7 @@ from .stack import Interrupted, Stack
 BARS = "market.bars_1m"
 INDICATORS = "market.indicators_1m"
 CHECKED = ("market/bars_1s", "market/bars_1m")
-REPORT_EVERY = 10.0  # seconds
+WAITING_EVERY, REPORT_EVERY = 10.0, 60.0  # seconds, before and after all workers have rows
 GRACE = 180.0  # seconds for what is still being built when the time is up
 SHOWN_BARS = 3
 
@@ -130,7 +130,7 @@ class Demonstration:
                 self._say(f"All workers have durable rows; {seconds:.0f} s from now it ends.")
                 deadline = now + seconds
             if now >= report_at:
-                report_at = now + REPORT_EVERY
+                report_at = now + (REPORT_EVERY if self._all_durable() else WAITING_EVERY)
                 self._report()
             if deadline is not None and now >= deadline:
                 missing = list(self._missing())
@@ -249,6 +249,7 @@ def describe(exchange: str, worker: WorkerStatus | None) -> str:
     trouble = "; ".join(filter(None, (worker.feed_error, worker.lake_error)))
     return (
         f"{exchange:<8} {'connected' if worker.connected else 'connecting'}, "
-        f"{worker.symbols} symbols, {worker.quotes} quotes durable, {worker.pending} to commit"
+        f"{worker.symbols} symbols, {worker.quotes} quotes recorded; "
+        f"{worker.pending} rows of all tables not in the lake yet"
         f"{'; ' + trouble if trouble else ''}"
     )

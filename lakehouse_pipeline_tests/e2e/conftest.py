@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,9 +10,10 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import psutil
 import pytest
 
@@ -19,12 +21,18 @@ from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.machine import Process
+from lakehouse_pipeline.market.bars import build_bars_1s
+from lakehouse_pipeline.market.coverage import Ending
+from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.settings import Settings
 from lakehouse_pipeline.stack.console import Console
 from lakehouse_pipeline.stack.layout import Layout
 from lakehouse_pipeline.stack.processes import session_members
 from lakehouse_pipeline_tests.conftest import PATIENCE
+from lakehouse_pipeline_tests.scripted import Script
 
+RUN_STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+DAYS, MINUTES = 10, 2  # of every exchange's past, for what is built of whole days
 EXCHANGES = ("BINANCE", "OKX", "BYBIT")
 YAML = """
 exchanges:
@@ -61,6 +69,7 @@ class Deployment:
                     "LAKEHOUSE_UI__PORT": "0",
                     "LAKEHOUSE_GRPC__PORT": "0",
                     "LAKEHOUSE_INGEST__COMMIT_INTERVAL": "PT3S",
+                    "LAKEHOUSE_ALERTS__FILE": "logs/alerts.jsonl",
                     "PYTHONUNBUFFERED": "1",
                 },
                 start_new_session=True,
@@ -94,6 +103,35 @@ class Deployment:
 
     def lake(self) -> Lakehouse:
         return Lakehouse.open(Settings(state_dir=self.state, config=self.config))
+
+    def lakehouse(self, *arguments: object) -> str:
+        """Run the command line on this deployment's state and return what it prints."""
+        done = subprocess.run(
+            [str(Path(sysconfig.get_path("scripts")) / "lakehouse"), *map(str, arguments)],
+            env={
+                **os.environ,
+                "LAKEHOUSE_CONFIG": str(self.config),
+                "LAKEHOUSE_STATE_DIR": str(self.state),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def ended(self, run_id: str) -> str:
+        """Return how a run ended, once it has."""
+
+        def status() -> str | None:
+            answer = self.console.ask(RUN_STATUS, id=run_id)["runOrError"]["status"]
+            return answer if answer in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+        return str(eventually(status, timeout=120))
+
+    def alerts(self) -> list[dict[str, str]]:
+        file = self.state / "logs" / "alerts.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def remains(self) -> list[Process]:
         """What still lives of all processes the stack ever started."""
@@ -131,3 +169,43 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     deployment.start()
     yield deployment
     deployment.kill_everything()
+
+
+@pytest.fixture(scope="module")
+def past(deployment: Deployment) -> list[date]:
+    """Ten finished days on which each exchange was recorded for two minutes."""
+    today = datetime.now(UTC).date()
+    days = [today - timedelta(days=back) for back in range(DAYS, 0, -1)]
+    recorded = [history(day) for day in days]
+    with deployment.lake() as lake:
+        for exchange in EXCHANGES:
+            here = {
+                "exchange": pl.lit(exchange),
+                "writer_id": pl.concat_str("writer_id", pl.lit(exchange)),
+            }
+            symbol = pl.col("symbol").str.replace("BINANCE", exchange)
+            quotes = pl.concat([script.quotes for script in recorded])
+            marks = pl.concat([script.coverage for script in recorded])
+            lake.append("raw.quotes", quotes.with_columns(symbol=symbol, **here))
+            lake.append("raw.coverage", marks.with_columns(symbol=symbol, **here))
+    return days
+
+
+def history(day: date) -> Script:
+    """A symbol that trades each second for two minutes at noon, in a session that then ends."""
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    until = MINUTES * 60
+    script = Script(start=noon, writer=f"writer-{day}").session(
+        f"s-{day}", alive=(0, until + 6), ended=Ending.STOPPED
+    )
+    script.snapshot(0.5, f"s-{day}", last_price=99.0, cumulative_volume=1000.0, trade=-60)
+    for second in range(1, until + 1):
+        script.trade(second + 0.3, 100.0 + second % 7, 1000.0 + second, session=f"s-{day}")
+    return script
+
+
+def history_bars(day: date) -> pl.DataFrame:
+    """The one-second bars of ``history``."""
+    script = history(day)
+    window = TimeWindow.of_day(day)
+    return build_bars_1s(script.quotes, script.coverage, window, window.end)

@@ -8,16 +8,21 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlsplit
 
 import dagster as dg
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import workers
+from lakehouse_pipeline.lake.slices import Slice
+from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.stack.console import LAUNCH
 
-from .conftest import EXCHANGES, Deployment, eventually
+from .conftest import EXCHANGES, MINUTES, Deployment, eventually, history_bars
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -29,6 +34,22 @@ BACKFILL_STATUS = """
 query Status($id: String!) { partitionBackfillOrError(backfillId: $id) {
     ... on PartitionBackfill { status } ... on PythonError { message } } }
 """
+BACKFILL_RUNS = """
+query Runs($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { runId } } } }
+"""
+STEPS = """
+query Steps($id: ID!) { runOrError(runId: $id) { ... on Run { stepStats { stepKey status } } } }
+"""
+VERDICT = """
+query Verdict($key: AssetKeyInput!, $name: String!) {
+    assetCheckExecutions(assetKey: $key, checkName: $name, limit: 20) { runId status
+        evaluation { metadataEntries { label ... on IntMetadataEntry { intValue } } } } }
+"""
+BUILT = (
+    *("market.bars_1s", "market.bars_1m", "market.gaps"),
+    *("market.indicators_1m", "market.reconciliation"),
+)
 EPOCH = datetime(1970, 1, 2, tzinfo=UTC)
 
 
@@ -42,17 +63,52 @@ def test_sensors_start_a_stream_for_each_exchange(deployment):
     assert statuses(deployment, "stream_quotes") == ["STARTED"] * len(EXCHANGES)
 
 
-def test_a_backfill_over_graphql_completes(deployment):
+def test_a_blocking_check_that_fails_stops_what_is_downstream_and_says_why(deployment, past):
+    day = past[5]
     with deployment.lake() as lake:
-        eventually(lambda: lake.head("raw.coverage"), timeout=30)
-    today = datetime.now(UTC).date()
+        seconds = lake.scan("market.bars_1s", exchange="BINANCE", window=TimeWindow.of_day(day))
+        wrong = history_bars(day).with_columns(low=pl.col("high") + 1)
+        assert seconds.collect().is_empty()
+        lake.overwrite("market.bars_1s", wrong, slice=Slice("BINANCE", TimeWindow.of_day(day)))
+    # Only another symbol is rebuilt, so the wrong rows are still there when the check looks.
+    limited = {"market__bars_1s": {"config": {"symbols": ["BINANCE:ETHUSDT"]}}}
     params = {
-        "assetSelection": [{"path": ["market", name]} for name in ("bars_1s", "bars_1m", "gaps")],
-        "partitionNames": [
-            f"{today - timedelta(days=back)}|{exchange}"
-            for back in (1, 0)
-            for exchange in EXCHANGES
-        ],
+        "selector": {
+            "repositoryLocationName": "lakehouse",
+            "repositoryName": "__repository__",
+            "jobName": "finalize_yesterday",
+        },
+        "runConfigData": {"ops": limited},
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": f"{day}|BINANCE"}]},
+    }
+    launched = deployment.console.ask(LAUNCH, params=params)["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id = launched["run"]["runId"]
+
+    assert deployment.ended(run_id) == "FAILURE"
+
+    steps = deployment.console.ask(STEPS, id=run_id)["runOrError"]["stepStats"]
+    ended = {step["stepKey"]: step["status"] for step in steps}
+    assert ended["market__bars_1s_ohlc_is_consistent"] == "FAILURE"
+    assert not {"market__bars_1m", "market__indicators_1m"} & ended.keys()
+    (alert,) = eventually(lambda: [line for line in deployment.alerts() if line["run"] == run_id])
+    assert alert["partition"] == f"{day}|BINANCE"
+    assert "blocking asset check failed" in alert["cause"]
+    assert "ohlc_is_consistent" in alert["cause"]
+    executions = deployment.console.ask(
+        VERDICT, key={"path": ["market", "bars_1s"]}, name="ohlc_is_consistent"
+    )["assetCheckExecutions"]
+    (mine,) = [execution for execution in executions if execution["runId"] == run_id]
+    facts = {entry["label"]: entry for entry in mine["evaluation"]["metadataEntries"]}
+    assert mine["status"] == "FAILED"
+    assert facts["offenders"]["intValue"] == wrong.height
+
+
+def test_a_backfill_over_graphql_equals_a_build_by_hand(deployment, past):
+    tables = ("bars_1s", "bars_1m", "gaps", "indicators_1m", "reconciliation")
+    params = {
+        "assetSelection": [{"path": ["market", name]} for name in tables],
+        "partitionNames": [f"{day}|{exchange}" for day in past for exchange in EXCHANGES],
     }
 
     launched = deployment.console.ask(BACKFILL, params=params)["launchPartitionBackfill"]
@@ -63,6 +119,18 @@ def test_a_backfill_over_graphql_completes(deployment):
         return None if status in ("REQUESTED", "COMPLETED") else status
 
     assert eventually(ended, timeout=180) == "COMPLETED_SUCCESS"
+    runs = deployment.console.ask(BACKFILL_RUNS, id=launched["backfillId"])["runsOrError"]
+    assert len(runs["results"]) == len(EXCHANGES)
+
+    by_backfill, heads = stored(deployment, past), heads_of(deployment)
+    for exchange in EXCHANGES:
+        deployment.lakehouse("build", "--exchange", exchange, "--from", past[0], "--to", past[-1])
+    by_hand, heads_later = stored(deployment, past), heads_of(deployment)
+
+    assert all(heads_later[table] > heads[table] for table in heads), "the command wrote nothing"
+    assert by_backfill["market.bars_1m"].height == len(past) * len(EXCHANGES) * MINUTES
+    for table, frame in by_backfill.items():
+        assert_frame_equal(frame, by_hand[table])
 
 
 def test_a_killed_worker_is_replaced_within_30_seconds(deployment):
@@ -134,6 +202,25 @@ def test_a_feed_server_that_dies_ends_the_demo_with_its_reason(deployment):
     assert deployment.popen.wait(90) == 1
     assert "The feed server was ended by signal 9" in deployment.output
     assert not deployment.remains()
+
+
+def stored(deployment: Deployment, days: list[date]) -> dict[str, pl.DataFrame]:
+    """Every built row of *days*, sorted."""
+    window = TimeWindow(TimeWindow.of_day(days[0]).start, TimeWindow.of_day(days[-1]).end)
+    found = {}
+    with deployment.lake() as lake:
+        for table in BUILT:
+            rows = lake.scan(table, window=window).collect()
+            found[table] = rows.sort(rows.columns)
+    # How much the feed can still give changes with the hour; what is out of its reach does not.
+    reach = TimeWindow.of_day(days[-1]).start - timedelta(days=5)
+    verdicts = found["market.reconciliation"]
+    return {**found, "market.reconciliation": verdicts.filter(pl.col("end") < reach)}
+
+
+def heads_of(deployment: Deployment) -> dict[str, int]:
+    with deployment.lake() as lake:
+        return {table: lake.head(table) for table in BUILT}
 
 
 def last_words(deployment: Deployment) -> list[WorkerStatus]:

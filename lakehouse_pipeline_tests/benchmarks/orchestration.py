@@ -1,0 +1,264 @@
+"""What Dagster costs: definitions, a backfill beside the same build by hand, a tick, a whole stack.
+
+The backfill: thirty days of three exchanges with twenty symbols, two quotes a minute each, through
+the assets' own runs in one process an exchange, as Dagster executes them; beside it the same days
+by ``lakehouse build`` in a lake of its own, rows compared. The stack is ``lakehouse demo`` with
+three streams, measured after it has settled. Figures of time need an idle machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+import psutil
+from polars.testing import assert_frame_equal
+
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.settings import Settings
+from lakehouse_pipeline.stack.console import Console, Unanswered
+from lakehouse_pipeline_tests.benchmarks.lines import Line
+from lakehouse_pipeline_tests.scripted import Script
+
+EXCHANGES = ("BINANCE", "BYBIT", "OKX")
+DAYS, SYMBOLS, QUOTES_A_DAY = 30, 20, 2_880
+FIRST = date(2026, 1, 1)
+TURNS = 5
+WATCHED = 120.0  # seconds of a settled stack
+TABLES = ("market.bars_1s", "market.bars_1m", "market.gaps", "market.indicators_1m")
+TICKS = """
+{ runsOrError(filter: {pipelineName: "build_today", statuses: [SUCCESS]}, limit: 50) {
+    ... on Runs { results { creationTime startTime endTime } } } }
+"""
+Found = TypeVar("Found")
+COMMAND = [sys.executable, "-m", "lakehouse_pipeline.cli"]
+
+
+def run(folder: Path, *, scale: float, say: Callable[[object], None]) -> list[Line]:
+    return [
+        definitions(say),
+        backfill(folder, max(2, round(DAYS * scale)), max(1, round(SYMBOLS * scale)), say),
+        *stack(folder / "stack", WATCHED * min(1.0, max(0.25, scale)), say),
+    ]
+
+
+# Definitions.
+
+
+def definitions(say: Callable[[object], None]) -> Line:
+    """Compare the time of loading the definitions with that of ``import dagster``, in turns."""
+    turns: dict[str, list[float]] = {"dagster": [], "lakehouse_pipeline.definitions": []}
+    for _ in range(TURNS):
+        for module, times in turns.items():
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            times.append(time.perf_counter() - began)
+    best = {module: min(times) for module, times in turns.items()}
+    say({module: f"{seconds:.2f} s" for module, seconds in best.items()})
+    ratio = best["lakehouse_pipeline.definitions"] / best["dagster"]
+    return Line("loading the definitions / import dagster", ratio, 1.4)
+
+
+# Backfill.
+
+
+def backfill(folder: Path, days: int, symbols: int, say: Callable[[object], None]) -> Line:
+    """Compare a backfill's runs with ``lakehouse build`` of the same days."""
+    last = FIRST + timedelta(days=days - 1)
+    by_hand, by_dagster = folder / "by-hand", folder / "by-dagster"
+    for state in (by_hand, by_dagster):
+        record(state, days, symbols)
+    seconds = {
+        "lakehouse build": sum(
+            timed([*COMMAND, "build", "--exchange", name, "--from", str(FIRST), "--to", str(last)],
+                  by_hand)
+            for name in EXCHANGES
+        ),
+        "backfill": sum(
+            timed([sys.executable, "-m", f"{__package__}.backfill_run", name, str(FIRST),
+                   str(last)], by_dagster)
+            for name in EXCHANGES
+        ),
+    }  # fmt: skip
+    for table in TABLES:
+        ours, theirs = stored(by_dagster, table), stored(by_hand, table)
+        assert ours.height, f"{table} is empty"
+        assert_frame_equal(ours, theirs)
+    say({name: f"{value:.1f} s" for name, value in seconds.items()})
+    what = f"backfill of {days} days x {len(EXCHANGES)} x {symbols} / lakehouse build"
+    return Line(what, seconds["backfill"] / seconds["lakehouse build"], 1.5)
+
+
+def record(state: Path, days: int, symbols: int) -> None:
+    """Land *days* of each exchange: each symbol trades twice a minute, all day."""
+    state.mkdir(parents=True)
+    (state / "exchanges.yaml").write_text(
+        "exchanges: {" + ", ".join(f"{name}: {{symbols: [S0]}}" for name in EXCHANGES) + "}"
+    )
+    step = 86_400 / QUOTES_A_DAY
+    start = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC)
+    script = Script(start=start).session("s1", alive=(0, 86_400 * days + 10), pieces=days)
+    script.snapshot(0.5, last_price=99.0, cumulative_volume=0.0, trade=-60)
+    for number in range(1, QUOTES_A_DAY):
+        script.trade(number * step, 100.0 + number % 7, float(number), trade=number * step - 1)
+    day, marks = script.quotes, script.coverage
+    every = pl.DataFrame({"n": range(symbols)}, schema={"n": pl.Int64})
+    with Lakehouse.open(Settings(state_dir=state)) as lake:
+        for exchange in EXCHANGES:
+            here = pl.lit(exchange).alias("exchange")
+            name = pl.format(f"{exchange}:S{{}}", pl.col("n")).alias("symbol")
+            row = pl.col("sequence") * symbols + pl.col("n")
+            for back in range(days):
+                shift = pl.duration(days=back)
+                later = [(pl.col(time) + shift) for time in ("event_time", "received_at")]
+                moved = day.with_columns(*later).join(every, how="cross")
+                writer = pl.lit(f"writer-{exchange}-{back}").alias("writer_id")
+                frame = moved.with_columns(name, here, writer, sequence=row)
+                lake.append("raw.quotes", frame.select(day.columns))
+            subscribed = marks.filter(pl.col("symbol").is_not_null()).join(every, how="cross")
+            named = subscribed.with_columns(name, here).select(marks.columns)
+            others = marks.filter(pl.col("symbol").is_null()).with_columns(here)
+            lake.append("raw.coverage", pl.concat([others, named]))
+
+
+def timed(command: list[str], state: Path) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, env=environment(state), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return time.perf_counter() - began
+
+
+def environment(state: Path) -> dict[str, str]:
+    home = state / "dagster"
+    home.mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LAKEHOUSE_")}
+    return {
+        **kept,
+        "LAKEHOUSE_STATE_DIR": str(state),
+        "LAKEHOUSE_CONFIG": str(state / "exchanges.yaml"),
+        "DAGSTER_HOME": str(home),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+
+
+def stored(state: Path, table: str) -> pl.DataFrame:
+    with Lakehouse.open(Settings(state_dir=state)) as lake:
+        rows = lake.scan(table).collect()
+    return rows.sort(rows.columns)
+
+
+# The stack.
+
+
+def stack(folder: Path, seconds: float, say: Callable[[object], None]) -> list[Line]:
+    """Measure feed server, three streams, servers and the ticks between them for *seconds*."""
+    with started(folder) as (owner, console):
+        watch = Watch(owner)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            watch.look()
+            time.sleep(1.0)
+        done = [run for run in ticks(console) if run["endTime"]]
+    taken = [run["endTime"] - run["startTime"] for run in done]
+    created = [run["endTime"] - run["creationTime"] for run in done]
+    say(f"ticks took {[round(each, 1) for each in sorted(taken)]} s")
+    return [
+        Line("memory of a stack with three streams", max(watch.memory) / 1e9, 1.2, "GB"),
+        Line("processor of such a stack, ticks included", watch.share(), 0.3, "cores"),
+        Line("a tick's run, start to end, median", statistics.median(taken), 12.0, "s"),
+        Line("a tick from its request to its end, median", statistics.median(created), None, "s"),
+    ]
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[tuple[psutil.Process, Console]]:
+    """A demo whose streams all run and whose first tick is done: its owner and its console."""
+    folder.mkdir()
+    config = folder / "exchanges.yaml"
+    names = ", ".join(f"{name}: {{symbols: [BTCUSDT, ETHUSDT]}}" for name in EXCHANGES)
+    config.write_text(f"exchanges: {{{names}}}")
+    env = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("LAKEHOUSE_")},
+        "LAKEHOUSE_STATE_DIR": str(folder),
+        "LAKEHOUSE_CONFIG": str(config),
+        "LAKEHOUSE_UI__PORT": "0",
+        "LAKEHOUSE_GRPC__PORT": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    output = folder / "output.txt"
+    with output.open("wb") as file:
+        demo = subprocess.Popen([*COMMAND, "demo"], stdout=file, stderr=file, env=env)
+    try:
+        address = eventually(lambda: re.search(r"Dagster UI +(\S+)", output.read_text()))
+        console = Console(address[1])
+        eventually(lambda: settled(console))
+        yield psutil.Process(demo.pid), console
+    finally:
+        demo.send_signal(signal.SIGTERM)
+        demo.wait(180)
+
+
+class Watch:
+    """Memory and processor of *owner* and all it starts, ticks that come and go included."""
+
+    def __init__(self, owner: psutil.Process) -> None:
+        self._owner = owner
+        self._began = time.monotonic()
+        self._at_first: dict[int, float] = {}
+        self._used: dict[int, float] = {}
+        self.memory: list[int] = []
+        self._at_first = dict(self._look())
+
+    def look(self) -> None:
+        self._used.update(self._look())
+
+    def share(self) -> float:
+        spent = sum(used - self._at_first.get(pid, 0.0) for pid, used in self._used.items())
+        return spent / (time.monotonic() - self._began)
+
+    def _look(self) -> Iterator[tuple[int, float]]:
+        memory = 0
+        for process in (self._owner, *self._owner.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                # Shared pages count once: a sum of resident sizes would count Python many times.
+                memory += process.memory_full_info().pss
+                times = process.cpu_times()
+                yield process.pid, times.user + times.system
+        self.memory.append(memory)
+
+
+def settled(console: Console) -> bool:
+    """Tell whether all streams run and a tick has been done."""
+    try:
+        runs = console.runs_since(datetime(1970, 1, 2, tzinfo=UTC))
+    except Unanswered:
+        return False
+    streams = [run for run in runs if run.job == "stream_quotes" and run.status == "STARTED"]
+    done = [run for run in runs if run.job == "build_today" and run.status == "SUCCESS"]
+    return len(streams) == len(EXCHANGES) and bool(done)
+
+
+def ticks(console: Console) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = console.ask(TICKS)["runsOrError"]["results"]
+    return found
+
+
+def eventually(look: Callable[[], Found | None], *, patience: float = 600.0) -> Found:
+    deadline = time.monotonic() + patience
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {patience} s"
+        time.sleep(0.5)
+    return found
