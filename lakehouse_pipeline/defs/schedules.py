@@ -60,7 +60,7 @@ def build_schedules(exchanges: Sequence[str], state_dir: Path) -> list[dg.Schedu
         _schedule(jobs.FINALIZE_YESTERDAY, "20 0 * * *", finished, never_idle, state_dir),
         _schedule(jobs.SEAL_AND_COMPACT, "40 */2 * * *", every_table, never_idle, state_dir),
         _schedule(jobs.CLEAN_FOLDERS, "50 1 * * *", every_table, never_idle, state_dir),
-        _schedule(forget_runs.name, "10 1 * * *", unpartitioned, never_idle, state_dir),
+        _schedule(forget_runs.name, "10 * * * *", unpartitioned, never_idle, state_dir),
     ]
 
 

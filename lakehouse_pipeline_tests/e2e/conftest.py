@@ -173,9 +173,12 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 @pytest.fixture(scope="module")
 def past(deployment: Deployment) -> list[date]:
-    """Ten finished days on which each exchange was recorded for two minutes."""
-    today = datetime.now(UTC).date()
-    days = [today - timedelta(days=back) for back in range(DAYS, 0, -1)]
+    """Ten days on which each exchange was recorded for two minutes.
+
+    They end a week ago, out of the feed's reach: what repair fetches meanwhile is not of them.
+    """
+    last = datetime.now(UTC).date() - timedelta(days=7)
+    days = [last - timedelta(days=back) for back in reversed(range(DAYS))]
     recorded = [history(day) for day in days]
     with deployment.lake() as lake:
         for exchange in EXCHANGES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -212,10 +212,7 @@ def stored(deployment: Deployment, days: list[date]) -> dict[str, pl.DataFrame]:
         for table in BUILT:
             rows = lake.scan(table, window=window).collect()
             found[table] = rows.sort(rows.columns)
-    # How much the feed can still give changes with the hour; what is out of its reach does not.
-    reach = TimeWindow.of_day(days[-1]).start - timedelta(days=5)
-    verdicts = found["market.reconciliation"]
-    return {**found, "market.reconciliation": verdicts.filter(pl.col("end") < reach)}
+    return found
 
 
 def heads_of(deployment: Deployment) -> dict[str, int]:
