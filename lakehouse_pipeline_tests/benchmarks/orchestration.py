@@ -93,7 +93,7 @@ def backfill(folder: Path, days: int, symbols: int, say: Callable[[object], None
     }  # fmt: skip
     for table in TABLES:
         ours, theirs = stored(by_dagster, table), stored(by_hand, table)
-        assert ours.height, f"{table} is empty"
+        assert ours.height or table == "market.gaps", f"{table} is empty"
         assert_frame_equal(ours, theirs)
     say({name: f"{value:.1f} s" for name, value in seconds.items()})
     what = f"backfill of {days} days x {len(EXCHANGES)} x {symbols} / lakehouse build"
