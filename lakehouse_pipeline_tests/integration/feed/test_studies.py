@@ -9,6 +9,7 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -335,3 +336,69 @@ def test_a_token_is_renewed_before_it_ends_and_when_it_is_refused(
         seen = asyncio.run(scenario(page))
 
     assert seen == ["unauthorized_user_token", short, long]
+
+
+@dataclass(kw_only=True)
+class ExpiresOnWord(Fault):
+    """Tokens named in ``expired`` are good no more; ``shown`` are those a connection has shown."""
+
+    expired: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+
+    def refuses(self, token: str) -> bool:
+        self.shown.add(token)
+        return token in self.expired
+
+
+@pytest.mark.timeout(180)
+def test_studies_of_twenty_symbols_survive_error_renewal_and_reconnect_on_one_worker(
+    market, settings_for, run, eventually, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(studies, "RETRY", 8_000_000)
+    monkeypatch.setattr(tokens, "PAUSE", timedelta(milliseconds=10))
+    renew = threading.Event()
+    now = datetime.now(UTC)
+    old, new = jwt(now + tokens.AHEAD / 2), jwt(now + timedelta(hours=1))  # the old one is due
+    given = iter([old])
+
+    def give() -> tuple[int, str]:
+        if (first := next(given, None)) is not None:
+            return 200, first
+        return (200, new) if renew.wait(5) else (503, "")
+
+    fault = BreaksOneStudy(at=timedelta(0))
+    expiry = ExpiresOnWord(at=timedelta(0))
+
+    def all_since(worker, instant: datetime) -> bool:
+        return lines_of(landed(worker).filter(pl.col("received_at") > instant)) == 20 * 5
+
+    async def scenario(page: str):
+        async with FeedServer(
+            market, start=START, speed=SPEED, tokens=[old, new], faults=[fault, expiry]
+        ) as server:
+            settings = settings_for(server, SYMBOLS, token=None, origin=page, **COOKIES)
+            async with run(settings) as worker:
+                await eventually(lambda: not worker.table("raw.rejects").is_empty(), timeout=60)
+                (failed,) = worker.table("raw.rejects").iter_rows(named=True)
+                await eventually(lambda: all_since(worker, failed["received_at"]), timeout=60)
+                assert new not in expiry.shown
+                renew.set()
+                await eventually(lambda: new in expiry.shown, timeout=30)
+                expiry.expired.add(old)
+                renewed_at = server.now()
+                await eventually(lambda: all_since(worker, renewed_at), timeout=60)
+                sessions = worker.status.sessions
+                quotes = worker.quotes_committed
+                server.drop_clients()
+                dropped_at = server.now()
+                await eventually(lambda: all_since(worker, dropped_at), timeout=60)
+                await eventually(lambda: worker.quotes_committed > quotes)
+            return worker, sessions
+
+    with token_page(give) as page:
+        worker, sessions = asyncio.run(scenario(page))
+
+    assert sessions == 1  # neither the error nor the renewal ended the connection
+    assert worker.status.sessions == 2
+    assert list(worker.table("raw.rejects")["reason"]) == ["study_refused"]
+    assert_equal_to_computed(landed(worker), market, SYMBOLS)
