@@ -10,7 +10,7 @@ from lakehouse_pipeline.defs.resources import LakehouseResource
 from lakehouse_pipeline.market import columns
 
 from .catalogue import built
-from .slices import days, exchanges, tell
+from .slices import days, exchanges, show, tell
 
 
 class Scope(Enum):
@@ -73,7 +73,7 @@ def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
 
         A minute of which not all was seen is the official one where history has it, and says so.
         """
-        from lakehouse_pipeline.build import bars, tick  # noqa: PLC0415  # polars and pyiceberg
+        from lakehouse_pipeline.build import bars, portrait, tick  # noqa: PLC0415  # polars and pyiceberg
 
         with lakehouse.open() as lake:
             if config.scope is Scope.NEW:
@@ -83,6 +83,8 @@ def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
             names = config.symbols or None
             for exchange, day, seen in days(context, lake):
                 tell(context, bars.build_1m(lake, exchange, day, watermark=seen, symbols=names))
+                drawn = portrait.candles_of_day(lake, exchange, day)
+                show(context, exchange, day, "candles", drawn)
 
     @built("market.gaps", columns.GAPS, partitions, deps=["raw.quotes", "raw.coverage"])
     def gaps(
@@ -92,12 +94,15 @@ def market_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
 
         From when to when, why, how we know, and the volume that passed meanwhile.
         """
-        from lakehouse_pipeline.build.gaps import build_gaps  # noqa: PLC0415  # polars and pyiceberg
+        from lakehouse_pipeline.build import portrait  # noqa: PLC0415  # polars and pyiceberg
+        from lakehouse_pipeline.build.gaps import build_gaps  # noqa: PLC0415
 
         names = config.symbols or None
         with lakehouse.open() as lake:
             for exchange, day, seen in days(context, lake):
                 date = day.start.date()
                 tell(context, [build_gaps(lake, exchange, date, watermark=seen, symbols=names)])
+                drawn = portrait.coverage_of_day(lake, exchange, day)
+                show(context, exchange, day, "seen", drawn)
 
     return [bars_1s, bars_1m, gaps]

@@ -9,7 +9,7 @@ from lakehouse_pipeline.errors import FeedError
 from lakehouse_pipeline.market import columns
 
 from .catalogue import built, key
-from .slices import days, exchanges, tell
+from .slices import days, exchanges, show, tell
 
 # A round of questions is paced and takes minutes: it must hold no place of those who build.
 POOL = "fetch"
@@ -74,7 +74,8 @@ def repair_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
         Seconds observed, filled and lost; what was filled against what was missed; and how the
         streamed minutes agree with the official ones.
         """
-        from lakehouse_pipeline.build.reconciliation import build_reconciliation  # noqa: PLC0415  # polars and pyiceberg
+        from lakehouse_pipeline.build import portrait  # noqa: PLC0415  # polars and pyiceberg
+        from lakehouse_pipeline.build.reconciliation import build_reconciliation  # noqa: PLC0415
 
         reach = settings.load().history.reach
         with lakehouse.open() as lake:
@@ -82,5 +83,6 @@ def repair_assets(partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDef
                 date = day.start.date()
                 result = build_reconciliation(lake, exchange, date, watermark=seen, reach=reach)
                 tell(context, [result])
+                show(context, exchange, day, "budget", portrait.budget_of_day(lake, exchange, day))
 
     return [history_1m, reconciliation]

@@ -70,9 +70,27 @@ def tell(context: dg.AssetExecutionContext, results: Iterable[BuildResult]) -> N
             context.add_asset_metadata(
                 {
                     "rows": result.rows,
+                    **_whole(result),
                     "window": f"{window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S} UTC",
                     **({"snapshot_id": str(result.commit.snapshot_id)} if result.commit else {}),
                     **result.facts,
                 },
                 partition_key=key,
             )
+
+
+def show(
+    context: dg.AssetExecutionContext, exchange: str, day: TimeWindow, name: str, said: str | None
+) -> None:
+    """Put a drawing or a table, as markdown, on the materialization of its partition."""
+    if said is not None:
+        partition = Part(exchange, day.start.date()).key
+        context.add_asset_metadata({name: dg.MetadataValue.md(said)}, partition_key=partition)
+
+
+def _whole(result: BuildResult) -> dict[str, int]:
+    """Where all of a partition was built, its rows under the name that the UI knows."""
+    window = result.slice.window
+    midnight = window.start == TimeWindow.of_day(window.start.date()).start
+    everything = midnight and result.slice.symbols is None
+    return {"dagster/partition_row_count": result.rows} if everything else {}
