@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from lakehouse_pipeline.settings import Settings
 
 MIN_FREE_BYTES = 1 << 30
+SYMBOLS_PATIENCE = timedelta(seconds=15)  # for the answers to all subscriptions
+COLORS = {"ok": typer.colors.GREEN, "note": typer.colors.YELLOW, "FAIL": typer.colors.RED}
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +29,7 @@ def doctor(
         int, typer.Option(help="seconds to listen to the feed and record what it is like")
     ] = 0,
 ) -> None:
-    """Check configuration, storage, catalog, feed, ports and Dagster; say what to do."""
+    """Check configuration, storage, lake, feed, every symbol, ports and Dagster; say the mend."""
     from lakehouse_pipeline.build.indicators import studies_of
     from lakehouse_pipeline.settings import load_settings
 
@@ -43,10 +46,16 @@ def doctor(
         "state": _check_state,
         "lake": _check_lake,
         "feed": _check_feed,
+        "symbols": _check_symbols,
         "ports": _check_ports,
         "dagster": _check_dagster,
     }
-    failed = [name for name, check in checks.items() if not _passes(name, check, settings)]
+    failed: list[str] = []
+    for name, check in checks.items():
+        if name == "symbols" and "feed" in failed:
+            continue  # there is nobody to ask
+        if not _passes(name, check, settings):
+            failed.append(name)
     if listen and "feed" not in failed:
         for line in _listen(settings, listen):
             _say("ok", "feed", line)
@@ -64,7 +73,7 @@ def _passes(name: str, check: Callable[[Settings], str], settings: Settings) -> 
 
 
 def _say(verdict: str, name: str, detail: str) -> None:
-    color = typer.colors.GREEN if verdict == "ok" else typer.colors.RED
+    color = COLORS[verdict]
     typer.echo(f"{typer.style(f'{verdict:<4}', fg=color)} {name:<9} {detail}")
 
 
@@ -134,6 +143,42 @@ def _check_feed(settings: Settings) -> str:
     return f"greets as {release}, {who}"
 
 
+def _check_symbols(settings: Settings) -> str:
+    import asyncio
+    from datetime import UTC, datetime
+
+    from lakehouse_pipeline.errors import FeedError, FeedUnreachable
+    from lakehouse_pipeline.ingest.trial import Verdict, try_symbols
+
+    names = [name for exchange in settings.exchanges for name in settings.symbols(exchange)]
+    try:
+        answers = asyncio.run(
+            try_symbols(
+                settings.feed, names, patience=SYMBOLS_PATIENCE, now=lambda: datetime.now(UTC)
+            )
+        )
+    except FeedError as error:
+        raise FeedUnreachable(
+            f"The feed left before it said which symbols it gives: {error}",
+            mend="Try again in a minute.",
+        ) from error
+    refused = [answer for answer in answers if answer.verdict is Verdict.REFUSED]
+    for answer in answers:
+        if answer.verdict is Verdict.DELAYED:
+            _say("note", "symbols", f"{answer.symbol} is delayed ({answer.detail})")
+        elif answer.verdict is Verdict.SILENT:
+            waited = f"{SYMBOLS_PATIENCE.total_seconds():g} s"
+            _say("note", "symbols", f"{answer.symbol} did not answer within {waited}")
+    if refused:
+        named = ", ".join(f"{answer.symbol} ({answer.detail})" for answer in refused)
+        raise SettingsError(
+            f"The feed refuses {len(refused)} of {len(names)} symbols: {named}.",
+            mend=f"Mend their names in {settings.config}, or set a token that may see them.",
+        )
+    given = sum(answer.verdict in {Verdict.GIVEN, Verdict.DELAYED} for answer in answers)
+    return f"{given} of {len(names)} are given"
+
+
 def _check_ports(settings: Settings) -> str:
     from lakehouse_pipeline.stack.layout import Layout
     from lakehouse_pipeline.stack.processes import choose_port
@@ -155,7 +200,7 @@ def _check_dagster(_settings: Settings) -> str:
 
 def _listen(settings: Settings, seconds: int) -> Iterator[str]:
     import asyncio
-    from datetime import UTC, datetime, timedelta
+    from datetime import UTC, datetime
 
     import msgspec
 
