@@ -34,7 +34,7 @@ from pyiceberg.types import (
 )
 
 from lakehouse_pipeline.market import columns
-from lakehouse_pipeline.market.columns import Column
+from lakehouse_pipeline.market.columns import Column, Type
 from lakehouse_pipeline.market.schemas import schema_of
 
 SCHEMA_VERSION = 3
@@ -43,12 +43,12 @@ SNAPSHOTS_KEPT = 40  # and ten more until they are expired at once; a commit's c
 
 SEALED, HOT = 0, 1  # spec IDs
 
-TYPES: dict[pl.DataType, IcebergType] = {
-    columns.TEXT: StringType(),
-    columns.REAL: DoubleType(),
-    columns.INT: IntegerType(),
-    columns.LONG: LongType(),
-    columns.UTC_TIME: TimestamptzType(),
+TYPES: dict[Type, IcebergType] = {
+    Type.TEXT: StringType(),
+    Type.REAL: DoubleType(),
+    Type.INT: IntegerType(),
+    Type.LONG: LongType(),
+    Type.UTC_TIME: TimestamptzType(),
 }
 
 Partition = tuple[str, Transform]  # type: ignore[type-arg]  # the library declares it generic and uses it bare
@@ -85,8 +85,8 @@ class TableSpec:
     def schema(self) -> Schema:
         return Schema(
             *(
-                NestedField(number, name, TYPES[dtype], required=name in self.required, doc=doc)
-                for number, (name, dtype, doc) in enumerate(self.columns, start=1)
+                NestedField(number, name, TYPES[kind], required=name in self.required, doc=doc)
+                for number, (name, kind, doc) in enumerate(self.columns, start=1)
             )
         )
 
@@ -115,7 +115,7 @@ class TableSpec:
     def properties(self) -> dict[str, str]:
         """The table properties, each measured to matter or needed by what we promise."""
         bounded = {"exchange", "symbol", *self.required} & set(self.frame)
-        bounded |= {name for name, dtype, _ in self.columns if dtype == columns.UTC_TIME}
+        bounded |= {name for name, kind, _ in self.columns if kind == Type.UTC_TIME}
         return {
             "format-version": "2",
             SCHEMA_VERSION_PROPERTY: str(SCHEMA_VERSION),

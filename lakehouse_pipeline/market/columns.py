@@ -2,17 +2,28 @@
 
 The one place where columns are declared. ``schemas`` gives them as polars schemas, ``lake.tables``
 gives them Iceberg field IDs, the UI and the reference page show their meaning. Append a column at
-the end of its table: field IDs are positions and never move.
+the end of its table: field IDs are positions and never move. Types are words, as Iceberg spells
+them: what only shows the columns, as the deployment's definitions do, need not load polars.
 """
 
 from __future__ import annotations
 
-import polars as pl
+from enum import StrEnum
 
-Column = tuple[str, pl.DataType, str]
 
-TEXT, REAL, INT, LONG = pl.String(), pl.Float64(), pl.Int32(), pl.Int64()
-UTC_TIME = pl.Datetime("us", "UTC")
+class Type(StrEnum):
+    """What a column holds."""
+
+    TEXT = "string"
+    REAL = "double"
+    INT = "int"
+    LONG = "long"
+    UTC_TIME = "timestamptz"  # microseconds
+
+
+Column = tuple[str, Type, str]
+
+TEXT, REAL, INT, LONG, UTC_TIME = Type
 
 _EXCHANGE: Column = ("exchange", TEXT, "The exchange's name as TradingView writes it: BINANCE")
 _SYMBOL: Column = ("symbol", TEXT, "The full name: BINANCE:BTCUSDT")

@@ -5,14 +5,21 @@ from __future__ import annotations
 import polars as pl
 
 from . import columns
-from .columns import UTC_TIME, Column
+from .columns import Column, Type
 
-__all__ = ["UTC_TIME"]  # the type of every time, named here for those who make frames
+UTC_TIME = pl.Datetime("us", "UTC")
+_TYPES: dict[Type, pl.DataType] = {
+    Type.TEXT: pl.String(),
+    Type.REAL: pl.Float64(),
+    Type.INT: pl.Int32(),
+    Type.LONG: pl.Int64(),
+    Type.UTC_TIME: UTC_TIME,
+}
 
 
 def schema_of(declared: tuple[Column, ...]) -> pl.Schema:
     """Return names and types of *declared* columns, in their order."""
-    return pl.Schema({name: dtype for name, dtype, _ in declared})
+    return pl.Schema({name: _TYPES[kind] for name, kind, _ in declared})
 
 
 QUOTES = schema_of(columns.QUOTES)

@@ -80,7 +80,7 @@ def describe(defs: dg.Definitions) -> dict[str, object]:
 def test_loading_needs_no_settings_lake_or_network_and_nothing_slow(tmp_path: Path):
     code = (
         "import sys, lakehouse_pipeline.definitions\n"
-        f"print([name for name in {('pyiceberg', 'pyarrow', 'websockets', 'structlog')!r}"
+        f"print([name for name in {('polars', 'pyiceberg', 'pyarrow', 'websockets', 'structlog')!r}"
         " if name in sys.modules])"
     )
     loaded = subprocess.run(
