@@ -158,7 +158,8 @@ def test_damaged_seconds_stop_the_minutes_that_would_be_built_of_them(
     recorded, lake, run, monkeypatch
 ):
     recorded(minutes=3)
-    monkeypatch.setattr("lakehouse_pipeline.build.bars.build_bars_1s", damaged_builder())
+    for builder in ("bars", "follow_on"):  # a whole day, and a tick
+        monkeypatch.setattr(f"lakehouse_pipeline.build.{builder}.build_bars_1s", damaged_builder())
 
     result = run("build_today", **TICK)
 
