@@ -30,6 +30,15 @@ def test_definitions_are_loadable(defs):
     dg.Definitions.validate_loadable(defs)
 
 
+def test_the_code_server_can_tell_the_others_of_them(defs):
+    """Loadable is not enough: an enum in metadata loads here and cannot be sent."""
+    from dagster._core.remote_representation.external_data import RepositorySnap
+
+    told = dg.serialize_value(RepositorySnap.from_def(defs.get_repository_def()))
+
+    assert '"bars_1m"' in told
+
+
 def test_the_deployment_is_as_reviewed(defs, snapshot):
     assert describe(defs) == snapshot
 

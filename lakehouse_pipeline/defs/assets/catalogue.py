@@ -22,7 +22,7 @@ def attributes(
     table: str, columns: Sequence[Column], partitions: dg.MultiPartitionsDefinition
 ) -> dict[str, Any]:
     """Return what an asset and an external asset of *table* have in common."""
-    described = [dg.TableColumn(name, kind, doc) for name, kind, doc in columns]
+    described = [dg.TableColumn(name, kind.value, doc) for name, kind, doc in columns]
     return {
         "key": key(table),
         "group_name": table.partition(".")[0],
