@@ -12,8 +12,9 @@ import pytest
 
 from lakehouse_pipeline.settings import Settings
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The `__fields__` attribute is deprecated:DeprecationWarning"  # Dagster's own call
+pytestmark = pytest.mark.filterwarnings(  # Dagster's own calls
+    "ignore:The `__fields__` attribute is deprecated:DeprecationWarning",
+    "ignore:Property `ScheduleDefinition.environment_vars` is deprecated:DeprecationWarning",
 )
 EXCHANGES = {name: {"symbols": ["BTCUSDT"]} for name in ("BINANCE", "OKX")}
 
