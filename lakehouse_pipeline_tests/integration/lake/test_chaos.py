@@ -18,6 +18,7 @@ from lakehouse_pipeline_tests.chaos.lake import (
 )
 
 
+@pytest.mark.full
 @pytest.mark.timeout(300)  # ten processes share what cores there are
 def test_nothing_is_lost_or_doubled_while_everything_happens_and_is_killed(tmp_path: Path) -> None:
     outcome = direct(tmp_path / "lake", seconds=150, seed=5, enough=4)
