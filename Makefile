@@ -7,7 +7,7 @@ UV_INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint c
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-all check chaos bench clean
+.PHONY: help install demo up down test test-all check docs chaos bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,11 @@ $(VENV)/.main: $(VENV)/.uv pyproject.toml
 $(VENV)/.test: $(VENV)/.main
 	@echo "installing test tools into $(VENV) …"
 	@$(UV_INSTALL) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.main
+	@echo "installing what builds the pages into $(VENV) …"
+	@$(UV_INSTALL) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.test
@@ -58,6 +63,10 @@ check: $(VENV)/.test ## lint, types and layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports
+
+docs: $(VENV)/.docs ## write docs/reference from the code, and the pages into build-artifacts/docs
+	@$(BIN)/python -m lakehouse_pipeline_tests.reference
+	@$(BIN)/mkdocs build --quiet --strict
 
 chaos: $(VENV)/.test ## the long crash programme: workers killed at random moments; prints a table
 	@$(BIN)/python -m lakehouse_pipeline_tests.chaos

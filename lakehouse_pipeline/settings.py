@@ -2,8 +2,8 @@
 
 Order of precedence: arguments > environment ``LAKEHOUSE_…`` (nested by ``__``) > ``.env`` >
 ``exchanges.yaml`` > defaults. Settings are read once and passed down as values; nothing below the
-shells imports the environment. Add a setting here with its unit in the name or the comment; what a
-value *means* belongs to the module that uses it.
+shells imports the environment. Add a setting here with a description: the reference page is made
+of them. What a value *means* belongs to the module that uses it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Ticker = Annotated[str, AfterValidator(_ticker)]
 Positive = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+NotNegative = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0))]
 
 
 def _none_is_usual(value: Any) -> Any:
@@ -76,83 +77,127 @@ class _Section(BaseModel):
 class FeedSettings(_Section):
     """Where quotes come from and who we say we are."""
 
-    url: str = TRADINGVIEW_URL
-    http_url: str = "https://pine-facade.tradingview.com"
-    origin: str = "https://www.tradingview.com"
-    user_agent: str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"
-    token: Secret = None  # a JWT; anonymous without
-    sessionid: Secret = None  # cookies to exchange for a JWT
-    sessionid_sign: Secret = None
-    connect_timeout: Positive = timedelta(seconds=15)
-    silence_timeout: Positive = timedelta(seconds=22)  # no frame at all: the socket is dead
-    connect_interval: Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0))] = (
-        timedelta(seconds=5)
-    )  # at most one connect per host in this time, over all processes
-    backoff_max: Positive = timedelta(seconds=60)
-    refused_pause: Positive = timedelta(minutes=5)  # after HTTP 403 or 429
+    url: str = Field(TRADINGVIEW_URL, description="The websocket that sends quotes")
+    http_url: str = Field(
+        "https://pine-facade.tradingview.com", description="The HTTP host that describes studies"
+    )
+    origin: str = Field("https://www.tradingview.com", description="The Origin header to send")
+    user_agent: str = Field(
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)",
+        description="The User-Agent header to send",
+    )
+    token: Secret = Field(None, description="A JWT to show; anonymous without")
+    sessionid: Secret = Field(
+        None, description="The cookie of this name, exchanged for a JWT that is kept fresh"
+    )
+    sessionid_sign: Secret = Field(None, description="The cookie that goes with it")
+    connect_timeout: Positive = Field(
+        timedelta(seconds=15), description="A connect that takes longer has failed"
+    )
+    silence_timeout: Positive = Field(
+        timedelta(seconds=22), description="No frame at all for so long: the socket is dead"
+    )
+    connect_interval: NotNegative = Field(
+        timedelta(seconds=5),
+        description="At most one connect per host in this time, over all processes",
+    )
+    backoff_max: Positive = Field(
+        timedelta(seconds=60), description="The longest wait between two tries to connect"
+    )
+    refused_pause: Positive = Field(
+        timedelta(minutes=5), description="The wait after HTTP 403 or 429"
+    )
 
 
 class ClockSettings(_Section):
     """A worker's clock: the machine's, or the feed's own for replays at another speed."""
 
-    source: Literal["wall", "feed"] = "wall"
-    speed: Annotated[float, Field(gt=0)] = 1.0
+    source: Literal["wall", "feed"] = Field("wall", description="Whose clock it is")
+    speed: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="How many times faster the feed's clock runs"
+    )
 
 
 class ExchangeSettings(_Section):
     """What to record of one exchange."""
 
-    symbols: Annotated[list[Ticker], Field(min_length=1)]
+    symbols: Annotated[list[Ticker], Field(min_length=1)] = Field(
+        description="Tickers as TradingView writes them, in capitals, without the exchange"
+    )
 
 
 class LakeSettings(_Section):
     """Where tables live. Empty uri and warehouse mean SQLite and files under the state folder."""
 
-    catalog_type: Literal["sql", "rest"] = "sql"
-    catalog_uri: str = ""
-    warehouse: str = ""
-    properties: dict[str, str] = {}  # passed to the catalog as they are (s3.endpoint, credential …)
+    catalog_type: Literal["sql", "rest"] = Field(
+        "sql", description="SQLite or PostgreSQL, or an Iceberg REST catalog"
+    )
+    catalog_uri: str = Field("", description="The catalog's address")
+    warehouse: str = Field("", description="The folder or bucket of the tables' files")
+    properties: dict[str, str] = Field(
+        {}, description="Passed to the catalog as they are: `s3.endpoint`, `credential`, …"
+    )
 
 
 class IngestSettings(_Section):
-    commit_interval: Positive = timedelta(seconds=15)
-    commit_rows: Annotated[int, Field(ge=1)] = 200_000  # commit earlier at this many rows
-    group_commit: Positive = timedelta(milliseconds=250)  # rows are durable in the spool after this
-    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 30
-    lease: Positive = timedelta(hours=6)  # a worker is succeeded after this
-    hand_over: Positive = timedelta(minutes=30)  # and ends so long after it, succeeded or not
+    """How a worker lands what it records."""
+
+    commit_interval: Positive = Field(
+        timedelta(seconds=15), description="How often the spool is committed to the lake"
+    )
+    commit_rows: Annotated[int, Field(ge=1)] = Field(
+        200_000, description="Commit earlier at this many rows"
+    )
+    group_commit: Positive = Field(
+        timedelta(milliseconds=250), description="Rows are durable in the spool after this"
+    )
+    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+        8 << 30, description="The most bytes a spool may hold while the lake is away"
+    )
+    lease: Positive = Field(timedelta(hours=6), description="A worker is succeeded after this")
+    hand_over: Positive = Field(
+        timedelta(minutes=30), description="And ends so long after it, succeeded or not"
+    )
 
 
 class HistorySettings(_Section):
     """Official bars from chart history: how far back, and how gently."""
 
-    reach: Positive = timedelta(minutes=5_000)  # minutes an anonymous client is sure to get
-    pace: Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0))] = timedelta(
-        seconds=2.5
-    )  # between requests
-    answer_timeout: Positive = timedelta(
-        seconds=60
-    )  # for one symbol; chart links are known to hang
+    reach: Positive = Field(
+        timedelta(minutes=5_000), description="How far back an anonymous client is sure to get"
+    )
+    pace: NotNegative = Field(timedelta(seconds=2.5), description="Between requests")
+    answer_timeout: Positive = Field(
+        timedelta(seconds=60), description="For one symbol; chart links are known to hang"
+    )
 
 
 class UiSettings(_Section):
     """Dagster's UI. It has no login: beyond loopback put a proxy with one in front."""
 
-    host: str = "127.0.0.1"
-    port: Port = 3000
-    read_only: bool = False  # nothing can be launched, stopped or switched from it
+    host: str = Field("127.0.0.1", description="The address it listens on")
+    port: Port = Field(3000, description="The port it listens on; 0 is any that is free")
+    read_only: bool = Field(
+        False, description="Nothing can be launched, stopped or switched from it"
+    )
+
+
+class GrpcSettings(_Section):
+    """Where Dagster's processes find the code of the pipeline."""
+
+    host: str = Field("127.0.0.1", description="The address it listens on")
+    port: Port = Field(4266, description="The port it listens on; 0 is any that is free")
 
 
 class AlertSettings(_Section):
     """Who is told that a run failed, besides the log."""
 
-    file: Path | None = None  # a line of JSON for each; below the state folder if relative
-    webhook: Secret = None  # an address to POST JSON to; often a secret itself
-
-
-class GrpcSettings(_Section):
-    host: str = "127.0.0.1"
-    port: Port = 4266
+    file: Path | None = Field(
+        None, description="A line of JSON for each; below the state folder if relative"
+    )
+    webhook: Secret = Field(
+        None, description="An address to POST JSON to; a secret, as it often holds one"
+    )
 
 
 class Settings(BaseSettings):
@@ -166,8 +211,12 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    state_dir: Path = Path(".lakehouse")
-    config: Path = Path(CONFIG_FILE)
+    state_dir: Path = Field(
+        Path(".lakehouse"), description="The folder of the catalog, tables, spools, runs and logs"
+    )
+    config: Path = Field(
+        Path(CONFIG_FILE), description="The file of settings; named by argument or environment only"
+    )
     feed: FeedSettings = FeedSettings()
     clock: ClockSettings = ClockSettings()
     lake: LakeSettings = LakeSettings()
@@ -176,9 +225,11 @@ class Settings(BaseSettings):
     ui: UiSettings = UiSettings()
     grpc: GrpcSettings = GrpcSettings()
     alerts: AlertSettings = AlertSettings()
-    exchanges: dict[str, ExchangeSettings] = {}
-    # Stored beside the price, by name with their parameters; all others are computed on read.
-    indicators: dict[str, IndicatorParameters] = {"rsi": {}, "macd": {}}
+    exchanges: dict[str, ExchangeSettings] = Field({}, description="What to record, by exchange")
+    indicators: dict[str, IndicatorParameters] = Field(
+        {"rsi": {}, "macd": {}},
+        description="Stored beside the price, with their parameters; others are computed on read",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -58,6 +58,8 @@ class State(StrEnum):
 
 
 class Source(StrEnum):
+    """What a bar was made of."""
+
     STREAM = "stream"  # from quotes
     OFFICIAL = "official"  # the vendor's own bar
     MIXED = "mixed"  # rolled up from both

@@ -28,14 +28,14 @@ _INSTANT = timedelta(microseconds=1)
 class Cause(StrEnum):
     """Why nothing was recorded. In the last three nothing was missed."""
 
-    WORKER_DOWN = "worker_down"
-    FEED_GAP = "feed_gap"
-    SUBSCRIPTION_LOST = "subscription_lost"
-    SYMBOL_STALLED = "symbol_stalled"
-    BACKPRESSURE_DROP = "backpressure_drop"
-    UPSTREAM_DELAYED = "upstream_delayed"
-    VENUE_HALT = "venue_halt"
-    QUIET_MARKET = "quiet_market"
+    WORKER_DOWN = "worker_down"  # none ran
+    FEED_GAP = "feed_gap"  # the feed closed, refused us or sent no frame
+    SUBSCRIPTION_LOST = "subscription_lost"  # the feed would not give the symbol
+    SYMBOL_STALLED = "symbol_stalled"  # the symbol fell silent while others ticked
+    BACKPRESSURE_DROP = "backpressure_drop"  # we could not keep up and dropped updates
+    UPSTREAM_DELAYED = "upstream_delayed"  # the feed said that it was delayed
+    VENUE_HALT = "venue_halt"  # seen all the time, and no symbol of the exchange was traded
+    QUIET_MARKET = "quiet_market"  # seen all the time, and nothing was traded
 
 
 # A delayed feed delivers in the end; in a halt or a quiet time there is nothing to deliver.
