@@ -46,7 +46,7 @@ from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
 
 __all__ = ["Source", "State", "build_bars", "build_bars_1s", "dense", "roll_up", "with_coverage"]
 
-_PORTION = 400_000  # rows
+_PORTION = 200_000  # rows
 
 
 class State(StrEnum):
@@ -129,7 +129,7 @@ def build_bars(
 def _portions(rows: pl.DataFrame, kinds: Mapping[str, CounterKind]) -> list[pl.DataFrame]:
     """Return *rows*, which are by symbol, in portions of whole symbols with counters of one sort.
 
-    A portion is some hundred thousand rows, so that a core works in its own cache.
+    A portion is one or two hundred thousand rows, so that a core works in its own cache.
     """
     starts = np.flatnonzero(changes(codes(rows["symbol"])))
     names = rows["symbol"].gather(starts).to_list()

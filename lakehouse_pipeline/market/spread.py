@@ -53,7 +53,11 @@ def spreads(rows: pl.DataFrame, symbols: Ints, of: Ints, seconds: Ints) -> Float
 
 
 def _receive_order(symbols: Ints, received: Ints, sequence: Ints) -> Ints:
-    same = symbols[1:] == symbols[:-1]
-    if not (same & (np.diff(received) < 0)).any():
-        return np.arange(symbols.size)
-    return np.lexsort((sequence, received, symbols))
+    """Return the positions of rows by symbol and order of receipt, which are nearly in it."""
+    origin = received.min()
+    key = symbols * (received.max() - origin + 1) + (received - origin)
+    order = np.argsort(key, kind="stable")  # which takes ordered stretches as they are
+    together = np.diff(key[order]) == 0
+    if (together & (np.diff(sequence[order]) < 0)).any():
+        return np.lexsort((sequence, key))
+    return order
