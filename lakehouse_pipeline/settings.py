@@ -42,9 +42,9 @@ def _ticker(name: str) -> str:
     return name
 
 
-def _none_if_empty(secret: Any) -> Any:  # Any: whatever a source holds, checked afterwards
-    """An environment variable that is set to nothing is no secret."""
-    return None if secret == "" else secret
+def _none_if_empty(value: Any) -> Any:  # Any: whatever a source holds, checked afterwards
+    """An environment variable that is set to nothing is no secret and no path."""
+    return None if value == "" else value
 
 
 def _seconds(length: Any) -> Any:  # Any: as above
@@ -192,7 +192,7 @@ class GrpcSettings(_Section):
 class AlertSettings(_Section):
     """Who is told that a run failed, besides the log."""
 
-    file: Path | None = Field(
+    file: Annotated[Path | None, BeforeValidator(_none_if_empty)] = Field(
         None, description="A line of JSON for each; below the state folder if relative"
     )
     webhook: Secret = Field(

@@ -34,6 +34,8 @@ from .supervision import Failure, bury_the_dead, record_failure
 log = structlog.get_logger()
 
 LAKE_PATIENCE = timedelta(seconds=15)  # at the start, before recording begins without the lake
+# Polars, loaded by then or not, has SIGINT restart a wait; its exception is raised after the wait.
+LOOK_UP = 0.5  # seconds
 END_PATIENCE = FLUSH_PATIENCE + timedelta(seconds=10)
 
 
@@ -143,7 +145,7 @@ def _wait_whatever_comes(
             if first is not None:
                 with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
                     ask_to_end()
-            ended.wait(None if first is None else deadline - time.monotonic())
+            ended.wait(min(LOOK_UP, deadline - time.monotonic()))
         except BaseException as interrupt:  # noqa: BLE001  # raised by the caller, after the flush
             log.info("worker_interrupted", by=type(interrupt).__name__, again=first is not None)
             if first is None:

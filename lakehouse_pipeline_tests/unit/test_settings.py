@@ -36,11 +36,13 @@ def test_arguments_win_over_environment_over_dotenv_over_yaml(
     assert (settings.ui.port, settings.grpc.port) == (2, 3)
 
 
-def test_a_secret_set_to_nothing_is_none(monkeypatch: pytest.MonkeyPatch):
+def test_a_secret_or_path_set_to_nothing_is_none(monkeypatch: pytest.MonkeyPatch):
     """The stack hands every setting on by environment; an empty token is not a token."""
     monkeypatch.setenv("LAKEHOUSE_FEED__TOKEN", "")
+    monkeypatch.setenv("LAKEHOUSE_ALERTS__FILE", "")
 
     assert load_settings().feed.token is None
+    assert load_settings().alerts.file is None
 
 
 def test_symbols_are_full_names():

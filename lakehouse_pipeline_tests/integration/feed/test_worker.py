@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
 from lakehouse_pipeline.ingest.rows import mark
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.ingest.supervision import Start, Wait, decide, failures, workers
-from lakehouse_pipeline.ingest.worker import run_worker
+from lakehouse_pipeline.ingest.worker import _wait_whatever_comes, run_worker
 from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.market.coverage import Mark, covered
 from lakehouse_pipeline.market.windows import TimeWindow
@@ -444,6 +447,26 @@ def test_an_exchange_that_is_not_configured_is_one_clear_error(tmp_path: Path, m
 
     with pytest.raises(SettingsError, match="BYBIT"):
         run_worker(settings, "BYBIT")
+
+
+def test_an_interrupt_ends_the_wait_though_a_library_lets_waits_go_on():
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    signal.siginterrupt(signal.SIGINT, False)  # as polars installs its own, whenever it is loaded
+    ended, given_up = threading.Event(), threading.Event()
+    deadline = threading.Timer(10, lambda: (given_up.set(), ended.set()))
+    deadline.start()
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        seen = _wait_whatever_comes(ended, ended.set)
+    finally:
+        deadline.cancel()
+        signal.signal(signal.SIGINT, before)
+
+    assert isinstance(seen, KeyboardInterrupt)
+    assert not given_up.is_set()
 
 
 def test_what_fails_before_recording_holds_the_next_start_back(tmp_path: Path, make_settings):
