@@ -15,7 +15,7 @@ from lakehouse_pipeline.market.coverage import runs
 from lakehouse_pipeline.market.decimals import exact_total, from_lots
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import RECEIVED, Kind
-from lakehouse_pipeline.market.volume import TRADE_COLUMNS, book
+from lakehouse_pipeline.market.volume import Updates, book
 from lakehouse_pipeline.market.windows import TimeWindow
 
 VolumeOn = tuple[float | None, float | None, float | None]
@@ -84,7 +84,7 @@ class Crossings:
         """Return the crossings of *quotes*, which are complete from *since* on."""
         rows = select_line(quotes, coverage).filter(pl.col("kind") != Kind.QUOTE)
         seen = runs(coverage)
-        booking = book(rows.select(TRADE_COLUMNS), seen, since=since)
+        booking = book(Updates.among(rows), seen, since=since)
         booked = rows.select(*RECEIVED, "last_time").with_columns(
             before=pl.Series(booking.before).fill_nan(None),
             after=pl.Series(booking.after).fill_nan(None),

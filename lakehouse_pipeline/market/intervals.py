@@ -29,9 +29,9 @@ from lakehouse_pipeline.market.arrays import (
 from lakehouse_pipeline.market.coverage import LATENESS
 from lakehouse_pipeline.market.decimals import from_lots
 from lakehouse_pipeline.market.quality import Flag
-from lakehouse_pipeline.market.quotes import Kind, observes_price
+from lakehouse_pipeline.market.quotes import NUMBERS, OBSERVING, Kind
 from lakehouse_pipeline.market.spread import spreads
-from lakehouse_pipeline.market.volume import TRADE_COLUMNS, Basis, Booking
+from lakehouse_pipeline.market.volume import Basis, Booking, Updates
 
 _LATENESS_US = LATENESS // LATENESS.resolution
 _VOLUME_KNOWN = 1 << 30  # a bit of our own beside the stored flags
@@ -54,75 +54,67 @@ class Trades:
     flags: Ints
 
     @classmethod
-    def among(cls, rows: pl.DataFrame, book: Callable[[pl.DataFrame], Booking]) -> Trades:
+    def among(cls, rows: pl.DataFrame, book: Callable[[Updates], Booking]) -> Trades:
         """Return the price observations among *rows*, one line each, in canonical order.
 
         *book* returns what all rows but quotes did to their counters.
         """
+        updates = Updates.among(rows)
+        prices, happened = floats(rows["last_price"]), microseconds(rows["event_time"])
+        priced = rows["last_price"].is_not_null().to_numpy()[updates.at]
+        is_trade = np.isin(updates.kind, [NUMBERS[kind] for kind in OBSERVING])
+        observed = np.flatnonzero(is_trade & priced)
+        restored = updates.at[(updates.kind == NUMBERS[Kind.RESTORE]) & priced]
+        booking, at = book(updates).take(observed), updates.at[observed]
         symbols = codes(rows["symbol"])
-        touching = np.flatnonzero(bools(rows["kind"] != Kind.QUOTE))
-        trades = rows.select(*TRADE_COLUMNS, "event_time", "last_price", "update_mode")
-        if touching.size < rows.height:
-            trades = trades[touching]
-        booking = book(trades)
-        observed = np.flatnonzero(bools(trades.select(observes_price()).to_series()))
-        if observed.size < trades.height:
-            restored = _restored_prices(trades, symbols[touching])
-            trades, booking = trades[observed], booking.take(observed)
-        else:
-            restored = None
-        at = touching[observed]
-        happened = microseconds(trades["event_time"])
-        symbol, price = symbols[at], floats(trades["last_price"])
+        symbol, price = symbols[at], prices[at]
         return cls(
             rows=rows,
             symbols=symbols,
             at=at,
             symbol=symbol,
-            happened=happened,
+            happened=happened[at],
             price=price,
-            counts=_packed(trades["kind"]),
-            prev_price=_previous(symbol, happened, price, restored),
+            counts=_PACKED[updates.kind[observed]],
+            prev_price=_previous(
+                symbol, happened[at], price, symbols[restored], happened[restored], prices[restored]
+            ),
             booking=booking,
-            flags=_row_flags(trades, booking, happened),
+            flags=_row_flags(rows, at, booking, happened[at], updates.received[observed]),
         )
 
 
-def _restored_prices(trades: pl.DataFrame, symbols: Ints) -> tuple[Ints, Ints, Floats]:
-    """Return symbol, time and price of the restored states, in order."""
-    known = (pl.col("kind") == Kind.RESTORE) & pl.col("last_price").is_not_null()
-    at = np.flatnonzero(bools(trades.select(known).to_series()))
-    restored = trades.select("event_time", "last_price")[at]
-    return symbols[at], microseconds(restored["event_time"]), floats(restored["last_price"])
-
-
 def _previous(
-    symbol: Ints, happened: Ints, price: Floats, restored: tuple[Ints, Ints, Floats] | None
+    symbol: Ints, happened: Ints, price: Floats, of: Ints, at: Ints, restored: Floats
 ) -> Floats:
-    """Return for each observation the last price known before its second."""
+    """Return for each observation the last price known before its second.
+
+    *of*, *at* and *restored* are symbol, time and price of the restored states, in order.
+    """
     previous = np.roll(price, 1)
     previous[changes(symbol)] = np.nan
-    if restored is None or not restored[0].size or not symbol.size:
+    if not of.size or not symbol.size:
         return previous
-    of, at, restored_price = restored
     origin = min(happened.min(), at.min())
     span = max(happened.max(), at.max()) - origin + 1
     following = np.searchsorted(symbol * span + happened - origin, of * span + at - origin)
     target = np.minimum(following, symbol.size - 1)
     second = happened[target] - happened[target] % SECOND_US
     fits = (following < symbol.size) & (symbol[target] == of) & (at < second)
-    previous[target[fits]] = restored_price[fits]  # of several, the latest stays
+    previous[target[fits]] = restored[fits]  # of several, the latest stays
     return previous
 
 
-def _row_flags(trades: pl.DataFrame, booking: Booking, happened: Ints) -> Ints:
-    delay = microseconds(trades["received_at"]) - happened
+def _row_flags(
+    rows: pl.DataFrame, at: Ints, booking: Booking, happened: Ints, received: Ints
+) -> Ints:
+    delay = received - happened
     low, high = _PLAUSIBLE_DELAY_US
-    close = SECOND_US - happened % SECOND_US
+    begun = happened // SECOND_US * SECOND_US
     flags = np.where(booking.known, _VOLUME_KNOWN, 0)
     flags[(delay < low) | (delay > high)] |= Flag.CLOCK_SUSPECT
-    flags[delay - close > _LATENESS_US] |= Flag.LATE
-    flags[bools(trades["update_mode"].str.starts_with("delayed"))] |= Flag.DELAYED_FEED
+    flags[received - begun > SECOND_US + _LATENESS_US] |= Flag.LATE
+    flags[bools(rows["update_mode"].str.starts_with("delayed"))[at]] |= Flag.DELAYED_FEED
     flags[booking.reset] |= Flag.COUNTER_RESET
     flags[booking.fell] |= Flag.COUNTER_FELL
     flags[booking.spans_gap] |= Flag.SPANS_GAP
@@ -148,12 +140,8 @@ class Seconds:
         second = trades.happened // SECOND_US
         starts = np.flatnonzero(changes(trades.symbol, second))
         symbol, second = trades.symbol[starts], second[starts]
-        last = trades.at[_ends(starts, trades.at.size)]
-        quotes = np.zeros(starts.size, dtype=np.int64)
-        if trades.at.size < trades.rows.height:
-            quotes, last = _beside(trades, symbol, second, last)
-        state = trades.rows.select("bid", "ask")[last]
-        bid, ask = floats(state["bid"]), floats(state["ask"])
+        quotes, last = _beside(trades, trades.at[starts])
+        bid, ask = floats(trades.rows["bid"])[last], floats(trades.rows["ask"])[last]
         flags = np.bitwise_or.reduceat(trades.flags, starts)
         flags[bid > ask] |= Flag.CROSSED_QUOTE
         known = (flags & _VOLUME_KNOWN) > 0
@@ -186,38 +174,30 @@ class Seconds:
         )
 
 
-def _beside(trades: Trades, symbol: Ints, second: Ints, last: Ints) -> tuple[Ints, Ints]:
-    """Return per observed second its quote-only updates and the position of its last row."""
-    observed = np.zeros(trades.rows.height, dtype=np.bool_)
-    observed[trades.at] = True
-    others = np.flatnonzero(~observed)
-    then = microseconds(trades.rows["event_time"])[others] // SECOND_US
-    origin = min(second.min(), then.min())
-    span = max(second.max(), then.max()) - origin + 1
-    keys = symbol * span + second - origin
-    asked = trades.symbols[others] * span + then - origin
-    index = np.minimum(np.searchsorted(keys, asked), keys.size - 1)
-    inside = keys[index] == asked
-    others, index = others[inside], index[inside]
-    is_quote = bools(trades.rows["kind"] == Kind.QUOTE)[others]
-    latest = last.copy()
-    latest[index] = others  # rising, so the last of a second stays
-    counts = np.bincount(index[is_quote], minlength=keys.size)
-    return counts.astype(np.int64), np.maximum(last, latest)
+def _beside(trades: Trades, observed: Ints) -> tuple[Ints, Ints]:
+    """Return for each row at *observed* the quote-only updates and the last row of its second."""
+    second = microseconds(trades.rows["event_time"]) // SECOND_US
+    begins = changes(trades.symbols, second)
+    starts = np.flatnonzero(begins)
+    number = np.cumsum(begins)[observed] - 1
+    first, last = starts[number], _ends(starts, second.size)[number]
+    is_quote = bools(trades.rows["kind"] == Kind.QUOTE)
+    quotes = np.cumsum(is_quote)
+    return quotes[last] - quotes[first] + is_quote[first], last
 
 
 def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
     """Return one row per interval of *step*, closed or not, without state and coverage."""
     length = step // step.resolution
-    opens = trades.happened - trades.happened % length
+    opens = trades.happened // length * length
     starts = np.flatnonzero(changes(trades.symbol, opens))
     ends = _ends(starts, opens.size)
     seconds = seconds.over(starts)
     names = trades.rows.select("exchange", "symbol")[trades.at[starts]]
     booking = trades.booking
-    volume = from_lots(np.add.reduceat(booking.booked, starts), booking.decimals[starts])
+    volume = from_lots(_sums(booking.booked, starts, ends), booking.decimals[starts])
     basis = np.where(seconds.known, (seconds.flags & Flag.COUNTER_RESET) > 0, 2)
-    counts = np.add.reduceat(trades.counts, starts)
+    counts = _sums(trades.counts, starts, ends)
     return pl.DataFrame(
         {
             "exchange": names["exchange"],
@@ -250,13 +230,9 @@ def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
 # million updates a day.
 _COUNT = (1 << 20) - 1
 _SHIFT = {Kind.PRICE: 0, Kind.VOLUME: 20, Kind.TIME: 40}
-
-
-def _packed(kind: pl.Series) -> Ints:
-    packed = np.zeros(kind.len(), dtype=np.int64)
-    for counted, shift in _SHIFT.items():
-        packed += bools(kind == counted).astype(np.int64) << shift
-    return packed
+_PACKED = np.zeros(len(Kind) + 1, dtype=np.int64)  # of the kind's number
+for _kind, _shift in _SHIFT.items():
+    _PACKED[NUMBERS[_kind]] = 1 << _shift
 
 
 def _count(packed: Ints, kind: Kind) -> Ints:
@@ -272,6 +248,12 @@ def _late(flags: Ints, starts: Ints) -> Ints:
 
 
 _BASES = pl.Series([Basis.COUNTER_DELTA.value, Basis.COUNTER_RESET.value, Basis.UNKNOWN.value])
+
+
+def _sums(values: Ints, starts: Ints, ends: Ints) -> Ints:
+    """Return the sum of each run: whole numbers, so a difference of running totals is exact."""
+    total: Ints = np.cumsum(values)
+    return total[ends] - total[starts] + values[starts]
 
 
 def _ends(starts: Ints, size: int) -> Ints:

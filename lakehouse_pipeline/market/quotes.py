@@ -13,9 +13,10 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from lakehouse_pipeline.market.arrays import Ints, changes, codes, microseconds
+from lakehouse_pipeline.market.arrays import Ints, bools, changes, codes, microseconds
 from lakehouse_pipeline.market.schemas import QUOTES
 
 
@@ -30,6 +31,7 @@ class Kind(StrEnum):
 
 
 OBSERVING = (Kind.PRICE, Kind.VOLUME, Kind.TIME)
+NUMBERS = {kind: np.int8(number) for number, kind in enumerate(Kind, start=1)}
 
 # Wire key → column, in the order of the schema; the wire's times are epoch seconds.
 COLUMNS = {
@@ -89,6 +91,14 @@ def event_time(kind: Kind, last_time: datetime | None, received_at: datetime) ->
 def frame(rows: Iterable[tuple[Any, ...]]) -> pl.DataFrame:  # Any: one row's values differ in type
     """Return rows given as tuples in schema order as a QUOTES frame."""
     return pl.DataFrame(list(rows), schema=QUOTES, orient="row")
+
+
+def numbered(kind: pl.Series) -> npt.NDArray[np.int8]:
+    """Return kinds as their NUMBERS; zero for what is none."""
+    numbers = np.zeros(kind.len(), dtype=np.int8)
+    for each, number in NUMBERS.items():
+        numbers += bools(kind == each) * number
+    return numbers
 
 
 def observes_price() -> pl.Expr:

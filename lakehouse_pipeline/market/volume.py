@@ -20,7 +20,7 @@ not zero.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
@@ -36,23 +36,17 @@ from lakehouse_pipeline.market.arrays import (
     Bools,
     Floats,
     Ints,
-    bools,
     changes,
     codes,
     microseconds,
 )
 from lakehouse_pipeline.market.decimals import decimals_of, to_lots
 from lakehouse_pipeline.market.levels import high_water
-from lakehouse_pipeline.market.quotes import Kind, observes_counter
+from lakehouse_pipeline.market.quotes import NUMBERS, Kind, numbered, observes_counter
 from lakehouse_pipeline.market.windows import TimeWindow
 
 T = TypeVar("T", bound=np.generic)
 
-# What ``book`` looks at.
-TRADE_COLUMNS = [
-    *("symbol", "received_at", "kind", "changed", "last_time", "cumulative_volume"),
-    *("writer_id", "sequence"),
-]
 LARGEST = 1e18  # beyond this a number is a sentinel, not a volume
 
 
@@ -81,6 +75,39 @@ ALL_SESSION: Mapping[str, CounterKind] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
+class Updates:
+    """All rows but quotes as arrays, one line per symbol; ``at`` are their positions in *rows*."""
+
+    rows: pl.DataFrame
+    at: Ints
+    symbol: Ints
+    kind: npt.NDArray[np.int8]
+    received: Ints
+    day: Ints  # the counter's
+    value: Floats  # of the counter where the row shows it, else NaN
+
+    @classmethod
+    def among(cls, rows: pl.DataFrame) -> Updates:
+        """Return the updates among *rows*, which are by symbol."""
+        kind = numbered(rows["kind"])
+        at = np.flatnonzero(kind != NUMBERS[Kind.QUOTE])
+        return cls(
+            rows=rows,
+            at=at,
+            symbol=codes(rows["symbol"])[at],
+            kind=kind[at],
+            received=microseconds(rows["received_at"])[at],
+            day=_counter_days(rows)[at],
+            value=_observed_values(rows)[at],
+        )
+
+    def take(self, order: Ints) -> Updates:
+        """Return the updates in another *order*."""
+        arrays = (f.name for f in fields(self) if f.name != "rows")
+        return replace(self, **{name: getattr(self, name)[order] for name in arrays})
+
+
+@dataclass(frozen=True, slots=True)
 class Booking:
     """What each of the rows given did to its counter; arrays in the rows' own order.
 
@@ -104,41 +131,37 @@ class Booking:
         return Booking(**{f.name: getattr(self, f.name)[positions] for f in fields(self)})
 
 
-def book(
-    rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], *, since: datetime
-) -> Booking:
-    """Return what each row did to its symbol's counter.
+def book(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]], *, since: datetime) -> Booking:
+    """Return what each update did to its symbol's counter.
 
-    *rows*: one line per symbol, no quote-only updates, in canonical order. *runs*: when each
-    symbol was seen, in received time. *since*: the rows are complete from here on, so a day that
-    starts later starts at zero.
+    *updates*: in canonical order. *runs*: when each symbol was seen, in received time. *since*:
+    the updates are complete from here on, so a day that starts later starts at zero.
     """
-    order = _receive_order(rows, _counter_days(rows))
+    order = _receive_order(updates)
     if order is None:
-        return _book(rows, runs, since)
-    return _book(rows[order], runs, since).take(np.argsort(order))
+        return _book(updates, runs, since)
+    return _book(updates.take(order), runs, since).take(np.argsort(order))
 
 
-def follow(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]]) -> Booking:
+def follow(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]]) -> Booking:
     """Return the levels of counters that are no sums, such as the volume of the last 24 hours.
 
     Nothing is booked: what came in and what fell out cannot be told apart here. A level is known
     within a coverage run only, so that no difference spans a hole.
     """
-    order = _receive_order(rows, np.zeros(rows.height, dtype=np.int64))
+    updates = replace(updates, day=np.zeros_like(updates.day))
+    order = _receive_order(updates)
     if order is None:
-        return _follow(rows, runs)
-    return _follow(rows[order], runs).take(np.argsort(order))
+        return _follow(updates, runs)
+    return _follow(updates.take(order), runs).take(np.argsort(order))
 
 
-def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: datetime) -> Booking:
-    """Return the booking of *rows* given by symbol, counter day and order of receipt."""
-    count = rows.height
-    symbols, days = codes(rows["symbol"]), _counter_days(rows)
-    value = _observed_values(rows)
-    restored = bools(rows["kind"] == Kind.RESTORE)
-    received = microseconds(rows["received_at"])
-    run, run_start = _runs_of(rows["symbol"], symbols, received, runs)
+def _book(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]], since: datetime) -> Booking:
+    """Return the booking of *updates* given by symbol, counter day and order of receipt."""
+    symbols, days, received = updates.symbol, updates.day, updates.received
+    count, value = updates.at.size, updates.value
+    restored = updates.kind == NUMBERS[Kind.RESTORE]
+    run, run_start = _runs_of(updates, runs)
     new_group = changes(symbols, days)
     group = np.cumsum(new_group) - 1
     complete = days * DAY_US >= round(since.timestamp() * 1e6)
@@ -146,7 +169,9 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
     anchored |= _seen_before_the_day(symbols, days, run, received)
     seen = np.flatnonzero(~np.isnan(value))
     level, revoked = high_water(value[seen], group[seen], anchored[seen])
-    kept, level = seen[~revoked], level[~revoked]
+    kept = seen
+    if revoked.any():
+        kept, level = seen[~revoked], level[~revoked]
 
     first = changes(group[kept])
     base = np.roll(level, 1)
@@ -179,14 +204,14 @@ def _book(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]], since: d
     )
 
 
-def _follow(rows: pl.DataFrame, runs: Mapping[str, Sequence[TimeWindow]]) -> Booking:
-    """Return the levels of *rows* given by symbol and order of receipt."""
-    symbols, value = codes(rows["symbol"]), _observed_values(rows)
-    run, _ = _runs_of(rows["symbol"], symbols, microseconds(rows["received_at"]), runs)
+def _follow(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]]) -> Booking:
+    """Return the levels of *updates* given by symbol and order of receipt."""
+    count, value = updates.at.size, updates.value
+    run, _ = _runs_of(updates, runs)
     seen = np.flatnonzero(~np.isnan(value))
-    unknown = np.full(rows.height, np.nan)
-    before, after = _states(seen, value[seen], changes(symbols, run), unknown)
-    none, never = np.zeros(rows.height, dtype=np.int64), np.zeros(rows.height, dtype=np.bool_)
+    unknown = np.full(count, np.nan)
+    before, after = _states(seen, value[seen], changes(updates.symbol, run), unknown)
+    none, never = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.bool_)
     return Booking(
         before=before,
         after=after,
@@ -214,13 +239,12 @@ def _counter_days(rows: pl.DataFrame) -> Ints:
     return microseconds(rows["last_time"].fill_null(rows["received_at"])) // DAY_US
 
 
-def _receive_order(rows: pl.DataFrame, days: Ints) -> Ints | None:
-    """Return the positions of *rows* by symbol, day and order of receipt.
+def _receive_order(updates: Updates) -> Ints | None:
+    """Return the positions of *updates* by symbol, day and order of receipt.
 
     None if they are in that order, as rows without restored states or late ones are.
     """
-    symbols = codes(rows["symbol"])
-    received, sequence = microseconds(rows["received_at"]), rows["sequence"].to_numpy()
+    symbols, days, received = updates.symbol, updates.day, updates.received
     same_symbol = symbols[1:] == symbols[:-1]
     later_day, later = np.diff(days), np.diff(received)
     fine = (later_day > 0) | ((later_day == 0) & (later > 0))
@@ -228,12 +252,13 @@ def _receive_order(rows: pl.DataFrame, days: Ints) -> Ints | None:
     if not wrong.any():
         return None
     # Updates of one message were received together: they are in the order of the sequence.
-    writers = rows["writer_id"].rank("dense").to_numpy()
+    sequence = updates.rows["sequence"].to_numpy()[updates.at]
+    writers = updates.rows["writer_id"].rank("dense").to_numpy()[updates.at]
     together = (later_day == 0) & (later == 0) & (np.diff(writers.astype(np.int64)) == 0)
     wrong &= ~(together & (np.diff(sequence) > 0))
     if not wrong.any():
         return None
-    order = np.arange(rows.height, dtype=np.int64)
+    order = np.arange(symbols.size, dtype=np.int64)
     for symbol in np.unique(symbols[1:][wrong]):
         a, b = np.searchsorted(symbols, [symbol, symbol + 1])
         keys = (sequence[a:b], writers[a:b], received[a:b], days[a:b])
@@ -241,21 +266,17 @@ def _receive_order(rows: pl.DataFrame, days: Ints) -> Ints | None:
     return order
 
 
-def _runs_of(
-    names: pl.Series,
-    symbols: Ints,
-    received: Ints,
-    runs: Mapping[str, Sequence[TimeWindow]],
-) -> tuple[Ints, Ints]:
+def _runs_of(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]]) -> tuple[Ints, Ints]:
     """Return for each row the number of its coverage run and when that began.
 
     A row seen before any run is in run -1, which began when it was received.
     """
+    symbols, received, names = updates.symbol, updates.received, updates.rows["symbol"]
     run = np.full(symbols.size, -1, dtype=np.int64)
     begun = received.copy()
     edges = np.concatenate((np.flatnonzero(changes(symbols)), [symbols.size]))
     for a, b in pairwise(edges.tolist()):
-        windows = runs.get(names[a], ())
+        windows = runs.get(names[updates.at[a].item()], ())
         if not windows:
             continue
         starts = np.array([round(w.start.timestamp() * 1e6) for w in windows])
