@@ -42,7 +42,9 @@ def test_the_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_p
 
     assert built.returncode == 0, built.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
-    assert {"index.html", "tables.html"} <= {page.name for page in pages}
+    assert {"index.html", "tutorial.html", "how-to.html", "tables.html"} <= {
+        page.name for page in pages
+    }
     for page in pages:
         html = page.read_text(encoding="utf-8")
         loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="([^"]+)"', html)
