@@ -21,6 +21,7 @@ from lakehouse_pipeline.ingest.supervision import workers
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.stack.console import LAUNCH
+from lakehouse_pipeline_tests.conftest import PATIENCE
 
 from .conftest import EXCHANGES, MINUTES, Deployment, eventually, history_bars
 
@@ -118,7 +119,7 @@ def test_a_backfill_over_graphql_equals_a_build_by_hand(deployment, past):
         status = answer["partitionBackfillOrError"]["status"]
         return None if status in ("REQUESTED", "COMPLETED") else status
 
-    assert eventually(ended, timeout=180) == "COMPLETED_SUCCESS"
+    assert eventually(ended, timeout=300) == "COMPLETED_SUCCESS"
     runs = deployment.console.ask(BACKFILL_RUNS, id=launched["backfillId"])["runsOrError"]
     assert len(runs["results"]) == len(EXCHANGES)
 
@@ -186,7 +187,7 @@ def test_two_interrupts_in_a_row_leave_nothing_unflushed_and_nobody_behind(deplo
     deployment.popen.send_signal(signal.SIGINT)
     deployment.popen.send_signal(signal.SIGTERM)
 
-    assert deployment.popen.wait(90) == 0, deployment.output
+    assert deployment.popen.wait(90 * PATIENCE) == 0, deployment.output
     assert not deployment.remains()
     assert not listens(console.url)
     assert not any(deployment.worker(exchange) for exchange in EXCHANGES)
@@ -199,7 +200,7 @@ def test_a_feed_server_that_dies_ends_the_demo_with_its_reason(deployment):
 
     deployment.child("lakehouse feed serve").kill()
 
-    assert deployment.popen.wait(90) == 1
+    assert deployment.popen.wait(90 * PATIENCE) == 1
     assert "The feed server was ended by signal 9" in deployment.output
     assert not deployment.remains()
 
