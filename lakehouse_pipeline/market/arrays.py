@@ -34,7 +34,8 @@ def bools(values: pl.Series) -> Bools:
 
 def codes(names: pl.Series) -> Ints:
     """Return sorted names as rising numbers from zero."""
-    return names.rle_id().to_numpy().astype(np.int64)
+    lengths = names.rle().struct.field("len").to_numpy()
+    return np.repeat(np.arange(lengths.size), lengths)
 
 
 def changes(*keys: Ints) -> Bools:

@@ -182,7 +182,9 @@ def _book(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]], since: dat
     largest = np.zeros(int(group[-1]) + 1 if count else 0)
     largest[group[kept]] = level  # rising, so the last and largest stays
     decimals = decimals_of(largest)[group]
-    lots = to_lots(level, decimals[kept]) - to_lots(np.where(known, base, level), decimals[kept])
+    total = to_lots(level, decimals[kept])
+    lots = np.diff(total, prepend=0)  # a group has one number of decimals
+    lots[first] = np.where(known[first], total[first], 0)
     to_bar = continuous & ~restored[kept]
     to_gap = ~continuous & known
 
