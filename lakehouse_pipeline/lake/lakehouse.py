@@ -32,17 +32,14 @@ from .commit import (
 )
 from .files import discard, scan_files, storage_options, write_files
 from .metadata import (
-    expire_snapshots,
-    old_snapshots,
+    expire_if_many,
     remove_properties,
     set_properties,
     table_name,
 )
 from .planning import DataFileInfo, Planner
 from .slices import EVERYTHING, Selection, Slice
-from .tables import SEALED, SNAPSHOTS_KEPT, TABLES, TableSpec
-
-EXPIRED_AT_ONCE = 10  # expiring is a commit too: not at each append
+from .tables import SEALED, TABLES, TableSpec
 
 
 class Lakehouse:
@@ -348,8 +345,7 @@ class Lakehouse:
         return write_files(table, _spec(table_name(table)), frame, spec_id=spec_id)
 
     def _committed(self, table: Table, commit: Commit) -> Commit:
-        if len(old_snapshots(table, keep=SNAPSHOTS_KEPT)) >= EXPIRED_AT_ONCE:
-            expire_snapshots(table, keep=SNAPSHOTS_KEPT)
+        expire_if_many(table)
         return commit
 
     # What maintenance works with.

@@ -27,7 +27,7 @@ from .catalog import typed_errors
 from .commit import NewFile, replace_files
 from .files import discard, scan_files, write_files
 from .lakehouse import Lakehouse
-from .metadata import expire_snapshots, old_snapshots, tag_snapshot
+from .metadata import expire_if_many, expire_snapshots, old_snapshots, tag_snapshot
 from .planning import EPOCH, DataFileInfo
 from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
 
@@ -122,8 +122,9 @@ def compact(
 ) -> Rewritten:
     """Merge the small files of each sealed partition, newest days first.
 
-    A partition whose day ends at or before *before* ends with one file; one that is still written
-    to is merged once it has more than ``OPEN_FILES``. Done twice, the second finds nothing.
+    A partition whose day ends at or before *before* ends with one file, as does one without a day,
+    which is small; one that is still written to is merged once it has more than ``OPEN_FILES``.
+    Done twice, the second finds nothing.
 
     Raises:
         CommitConflict, TableDamaged: as ``seal``.
@@ -132,8 +133,8 @@ def compact(
 
     def fewest(partition: tuple[object, ...]) -> int:
         day = partition[-1]
-        closed = dated and isinstance(day, int) and EPOCH + (day + 1) * DAY <= before
-        return 2 if closed else OPEN_FILES + 1
+        still_open = dated and isinstance(day, int) and EPOCH + (day + 1) * DAY > before
+        return OPEN_FILES + 1 if still_open else 2
 
     def plan(files: list[DataFileInfo]) -> list[Job]:
         partitions: dict[tuple[object, ...], list[DataFileInfo]] = defaultdict(list)
@@ -234,6 +235,7 @@ def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewrit
         except (CommitConflict, TableDamaged):
             discard(loaded.io, [new.file for new in added])
             raise
+        expire_if_many(loaded)
     return replace(
         result,
         commits=result.commits + 1,

@@ -16,9 +16,12 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots
 
 from lakehouse_pipeline.errors import CommitConflict
 
+from .tables import SNAPSHOTS_KEPT
 from .transaction import StagedTransaction
 
 log = structlog.get_logger()
+
+EXPIRED_AT_ONCE = 10  # expiring is a commit too: not after each snapshot
 
 retried = stamina.retry(
     on=CommitFailedException, attempts=20, timeout=None, wait_initial=0.02, wait_max=2.0
@@ -51,6 +54,12 @@ def old_snapshots(table: Table, *, keep: int) -> list[int]:
     tagged = {ref.snapshot_id for ref in table.metadata.refs.values()}
     by_age = sorted(table.metadata.snapshots, key=lambda each: each.sequence_number or 0)
     return [each.snapshot_id for each in by_age[:-keep] if each.snapshot_id not in tagged]
+
+
+def expire_if_many(table: Table) -> None:
+    """Expire once enough has gathered; every kind of commit that makes a snapshot calls it."""
+    if len(old_snapshots(table, keep=SNAPSHOTS_KEPT)) >= EXPIRED_AT_ONCE:
+        expire_snapshots(table, keep=SNAPSHOTS_KEPT)
 
 
 def expire_snapshots(table: Table, *, keep: int) -> int:

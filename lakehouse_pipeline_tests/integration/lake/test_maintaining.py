@@ -25,7 +25,8 @@ from lakehouse_pipeline.lake.maintenance import (
     seal,
     tag_day,
 )
-from lakehouse_pipeline.lake.tables import TABLES
+from lakehouse_pipeline.lake.metadata import EXPIRED_AT_ONCE
+from lakehouse_pipeline.lake.tables import SNAPSHOTS_KEPT, TABLES
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import Settings
 
@@ -161,6 +162,19 @@ def test_a_day_not_over_is_compacted_only_when_it_has_many_files(
 
     assert (few.commits, many.commits) == (0, 1)
     assert lake.files(table).select("spec", "rows").rows() == [("sealed", 17)]
+
+
+def test_a_table_without_days_is_compacted_as_if_its_were_over(lake: Lakehouse) -> None:
+    table = "market.symbols"
+    for number in range(3):
+        row = {"exchange": "BINANCE", "symbol": f"BINANCE:S{number}", "valid_from": TEN}
+        columns = {name: [row.get(name)] for name in TABLES[table].frame}
+        lake.append(table, pl.DataFrame(columns, schema=TABLES[table].frame))
+
+    result = compact(lake, table, before=TEN)
+
+    assert (result.files_removed, result.files_added) == (3, 1)
+    assert lake.scan(table).collect().height == 3
 
 
 def test_a_spent_budget_leaves_a_backlog_of_the_oldest(lake: Lakehouse, quotes: Frames) -> None:
@@ -338,6 +352,17 @@ def test_expiry_keeps_the_newest_and_every_row(lake: Lakehouse, quotes: Frames) 
     assert expire(lake, TABLE, keep=2) == 0
 
     assert [s.sequence_number for s in lake.load(TABLE).snapshots()] == [5, 6]
+    assert_frame_equal(everything(lake), before)
+
+
+def test_seals_and_compactions_expire_as_appends_do(lake: Lakehouse, quotes: Frames) -> None:
+    for turn in range(SNAPSHOTS_KEPT + EXPIRED_AT_ONCE - 1):
+        lake.append(TABLE, quotes(TEN + turn % 24 * HOUR, first=turn * 10, count=10))
+    before = everything(lake)
+
+    seal(lake, TABLE, before=LATER)
+
+    assert len(lake.load(TABLE).snapshots()) == SNAPSHOTS_KEPT
     assert_frame_equal(everything(lake), before)
 
 
