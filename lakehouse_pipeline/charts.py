@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from html import escape
 
 import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
+from lakehouse_pipeline.market.causes import BLIND
 from lakehouse_pipeline.market.indicators import Study
+from lakehouse_pipeline.market.windows import TimeWindow
 
 OVERLAYS = {"sma", "ema", "bollinger", "vwap"}  # drawn on the price; the others get a pane
-UP, DOWN, MISSED = "#1b9e77", "#d95f02", "rgba(120, 120, 120, 0.25)"
+LEVELS = {"rsi": (30, 70)}  # what traders read a study against
+UP, DOWN = "#1b9e77", "#d95f02"
+NOT_SEEN, QUIET = "rgba(214, 39, 40, 0.18)", "rgba(158, 202, 225, 0.35)"
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
+<body style="margin: 0">{figure}</body></html>
+"""
 
 
 def draw(
@@ -40,20 +49,24 @@ def draw(
     for study in studies:
         row = 3 + panes.index(study) if study in panes else 1
         _add_study(figure, bars, times, study, row)
-    _shade(figure, gaps.select("start", "end", "cause").iter_rows())
+    if times:
+        _shade(figure, bars, gaps, TimeWindow(times[0], times[-1]))
     figure.update_layout(
-        title=title,
+        title={"text": escape(title), "x": 0.01, "y": 0.98, "yanchor": "top"},
         template="plotly_white",
         height=560 + 160 * len(panes),
         hovermode="x unified",
-        legend={"orientation": "h", "y": 1.02, "x": 1, "xanchor": "right"},
-        margin={"l": 60, "r": 20, "t": 70, "b": 30},
+        legend={"orientation": "h", "y": 1.01, "x": 1, "xanchor": "right", "yanchor": "bottom"},
+        margin={"l": 80, "r": 20, "t": 70, "b": 50},
     )
     figure.update_xaxes(rangeslider_visible=False)
-    figure.update_yaxes(title_text="price", row=1, col=1)
+    figure.update_xaxes(title_text="UTC", row=2 + len(panes), col=1)
+    # A price is read to its last digit: 67,150, never 67.15k.
+    figure.update_yaxes(title_text="price", row=1, col=1, exponentformat="none")
+    figure.update_yaxes(separatethousands=True, row=1, col=1)
     figure.update_yaxes(title_text="volume", row=2, col=1)
-    page: str = figure.to_html(include_plotlyjs=True, full_html=True)
-    return page
+    drawn = figure.to_html(include_plotlyjs=True, full_html=False, config={"displaylogo": False})
+    return PAGE.format(title=escape(title), figure=drawn)
 
 
 def _add_candles(figure: go.Figure, bars: pl.DataFrame, times: list[datetime]) -> None:
@@ -63,6 +76,7 @@ def _add_candles(figure: go.Figure, bars: pl.DataFrame, times: list[datetime]) -
             x=times,
             **columns,
             name="price",
+            showlegend=False,
             increasing_line_color=UP,
             decreasing_line_color=DOWN,
         ),
@@ -75,6 +89,7 @@ def _add_candles(figure: go.Figure, bars: pl.DataFrame, times: list[datetime]) -
             x=times,
             y=bars["volume"].to_list(),
             name="volume",
+            showlegend=False,
             marker_color=[UP if up else DOWN for up in rising],
         ),
         row=2,
@@ -88,28 +103,50 @@ def _add_study(
     for plot, column in zip(study.plots, study.columns, strict=True):
         values = bars[column].to_list()
         name = column if plot == study.name else f"{study.name} {column}"
+        look = {"name": name, "showlegend": row == 1 or len(study.plots) > 1}
         # Null values break the line: an indicator that is not warm is not drawn.
         trace = (
-            go.Bar(x=times, y=values, name=name)
+            go.Bar(x=times, y=values, **look)
             if plot == "histogram"
-            else go.Scatter(x=times, y=values, name=name, mode="lines", connectgaps=False)
+            else go.Scatter(x=times, y=values, mode="lines", connectgaps=False, **look)
         )
         figure.add_trace(trace, row=row, col=1)
     if row > 1:
         figure.update_yaxes(title_text=f"{study.name}{study.suffix}", row=row, col=1)
+        for level in LEVELS.get(study.name, ()):
+            figure.add_hline(level, line_width=1, line_dash="dot", line_color="gray", row=row)
 
 
-def _shade(figure: go.Figure, gaps: Iterable[tuple[datetime, datetime, str]]) -> None:
-    for start, end, cause in gaps:
-        figure.add_vrect(
-            x0=start,
-            x1=end,
-            fillcolor=MISSED,
-            line_width=0,
-            layer="below",
-            annotation_text=cause,
-            annotation_position="top left",
-            annotation_font_size=9,
-            row=1,
-            col=1,
-        )
+def _shade(figure: go.Figure, bars: pl.DataFrame, gaps: pl.DataFrame, drawn: TimeWindow) -> None:
+    """Shade what is *drawn* of *gaps*, over all panes."""
+    within = gaps.filter(pl.col("start") < drawn.end, pl.col("end") > drawn.start).with_columns(
+        pl.col("start").clip(lower_bound=drawn.start), pl.col("end").clip(upper_bound=drawn.end)
+    )
+    lowest: float = bars.select(pl.col("low").min()).item()
+    blind = pl.col("cause").is_in(list(BLIND))
+    shapes = []
+    for name, color, kept in (("not seen", NOT_SEEN, blind), ("quiet", QUIET, ~blind)):
+        spans = within.filter(kept).select("start", "end", "cause").rows()
+        if spans:
+            shapes += [
+                {"type": "rect", "xref": "x", "yref": "paper", "layer": "below", "line_width": 0}
+                | {"x0": start, "x1": end, "y0": 0, "y1": 1, "fillcolor": color}
+                for start, end, _ in spans
+            ]
+            figure.add_trace(_causes(spans, name, color, lowest), row=1, col=1)
+    figure.update_layout(shapes=[*figure.layout.shapes, *shapes])
+
+
+def _causes(
+    spans: Iterable[tuple[datetime, datetime, str]], name: str, color: str, at: float
+) -> go.Scatter:
+    """What hover says in the middle of each span, and the legend of its color."""
+    return go.Scatter(
+        x=[start + (end - start) / 2 for start, end, _ in spans],
+        y=[at for _ in spans],
+        text=[f"{cause}, {start:%H:%M:%S} to {end:%H:%M:%S}" for start, end, cause in spans],
+        name=name,
+        mode="markers",
+        marker={"symbol": "square", "size": 9, "color": color},
+        hovertemplate="%{text}",
+    )

@@ -45,6 +45,7 @@ def test_the_deployment_is_as_reviewed(defs, snapshot):
 
 
 def test_every_table_is_an_asset_whose_columns_are_described(defs):
+    from lakehouse_pipeline.defs.assets.catalogue import group
     from lakehouse_pipeline.lake.tables import TABLES
 
     graph = defs.resolve_asset_graph()
@@ -60,7 +61,7 @@ def test_every_table_is_an_asset_whose_columns_are_described(defs):
         assert nodes[name].metadata["dagster/table_name"] == name
         assert nodes[name].description
         assert nodes[name].owners
-        assert nodes[name].group_name == name.partition(".")[0]
+        assert nodes[name].group_name == group(name)
 
 
 def describe(defs: dg.Definitions) -> dict[str, object]:

@@ -12,7 +12,7 @@ import pytest
 from lakehouse_pipeline.charts import draw
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.indicators import as_one_stretch, bollinger, macd, rsi, vwap, widen
-from lakehouse_pipeline.market.windows import MINUTE
+from lakehouse_pipeline.market.windows import HOUR, MINUTE
 
 START = datetime(2026, 3, 2, 12, tzinfo=UTC)
 NO_GAPS = pl.DataFrame(schema=schemas.GAPS)
@@ -55,3 +55,28 @@ def test_a_chart_needs_no_panes(studies):
     page = draw(wide(studies), NO_GAPS, title="X:A", studies=studies)
 
     assert all(trace["yaxis"] in ("y", "y2") for trace in traces(page))
+
+
+def test_a_gap_is_shaded_within_the_bars_and_tells_its_cause():
+    bars = wide([])
+    gaps = pl.DataFrame(
+        {
+            "start": [START - HOUR, START + 50 * MINUTE, START + 60 * MINUTE, START - HOUR],
+            "end": [START + MINUTE, START + 52 * MINUTE, START + 61 * MINUTE, START - MINUTE],
+            "cause": ["worker_down", "feed_gap", "quiet_market", "feed_gap"],
+        }
+    )
+
+    page = draw(bars, gaps, title="X:A")
+
+    drawn = {trace["name"]: trace for trace in traces(page)}
+    assert drawn["not seen"]["text"] == [
+        "worker_down, 12:00:00 to 12:01:00",
+        "feed_gap, 12:50:00 to 12:52:00",
+    ]
+    assert drawn["quiet"]["text"] == ["quiet_market, 13:00:00 to 13:01:00"]
+    assert len(re.findall(r'"type":"rect"', page)) == 3
+
+
+def test_no_bars_are_an_empty_chart():
+    assert "Plotly.newPlot" in draw(wide([]).clear(), NO_GAPS, title="X:A")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lakehouse_pipeline.build.result import BuildResult
     from lakehouse_pipeline.lake.lakehouse import Lakehouse
 
+SECOND = "%Y-%m-%d %H:%M:%S"
 # What each running body has told, for its own progress; gone with the body's context.
 ROWS: WeakKeyDictionary[dg.AssetExecutionContext, int] = WeakKeyDictionary()
 
@@ -71,7 +72,7 @@ def tell(context: dg.AssetExecutionContext, results: Iterable[BuildResult]) -> N
                 {
                     "rows": result.rows,
                     **_whole(result),
-                    "window": f"{window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S} UTC",
+                    "window": f"{window.start:{SECOND}} to {window.end:{SECOND}} UTC",
                     **({"snapshot_id": str(result.commit.snapshot_id)} if result.commit else {}),
                     **result.facts,
                 },
