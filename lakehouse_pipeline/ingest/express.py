@@ -81,9 +81,6 @@ class Express:
                 event_time = last_time
         elif happened and row[LAST_TIME] is not None:
             event_time = row[LAST_TIME]
-        if at - line.moment >= SECOND:
-            line.cadence.learn(at - line.moment)
-            line.moment = at
         recorder.last_frame = line.last_data = at
         places = PLACES
         for key, value in values.items():

@@ -44,7 +44,7 @@ class Line:
         self.description = Description()
         self.awaited = True  # no data since it was subscribed, or since it stalled
         self.last_data = 0
-        self.moment = 0  # when the cadence last learnt; what comes within a second is one moment
+        self.moment = 0  # the last data the cadence has learnt of
         self.restoring = True
         self.has_price = False
         self.refused = False

@@ -104,13 +104,19 @@ class SessionRecorder:
         """Return the symbols silent beyond their own cadence for the first time, and their marks.
 
         Silence counts up to the last frame: on a dead socket no symbol is stalled. The caller
-        subscribes them again; each is reported once until it has data again.
+        subscribes them again; each is reported once until it has data again. Call it once a second:
+        here each line's cadence is learnt, so that what came since the last call is one moment.
         """
         at = self.last_frame
         names, entries = [], []
         for name, line in self._lines.items():
+            if line.awaited:
+                continue
             since = line.last_data
-            if line.awaited or not line.cadence.exceeded(at - since):
+            if since > line.moment:
+                line.cadence.learn(since - line.moment)
+                line.moment = since
+            if not line.cadence.exceeded(at - since):
                 continue
             line.awaited = True
             line.restoring, line.has_price = True, False
@@ -168,13 +174,10 @@ class SessionRecorder:
     def _follow(
         self, line: Line, name: str, values: dict[str, Any], at: int, entries: list[Entry]
     ) -> None:
-        """Keep the line's own record: first data, cadence, whether it is still being restored."""
+        """Keep the line's own record: first data, last data, whether it is still being restored."""
         if line.awaited:
             entries.append(mark(self.session_id, Mark.SUBSCRIBED, at, at, symbol=name))
             line.refused = line.awaited = False
-            line.moment = at
-        elif at - line.moment >= SECOND:
-            line.cadence.learn(at - line.moment)
             line.moment = at
         line.last_data = at
         if "lp" in values:

@@ -256,8 +256,10 @@ def test_a_symbol_silent_beyond_its_habit_is_stalled_once_and_then_restored():
     for second in range(1, 360):
         for name in (BTC, "BINANCE:ETHUSDT"):
             session.receive([update({"lp_time": START + second}, name)], NOW + second * SECOND)
+        assert session.stalled() == ([], [])
     frozen_since = 359 * SECOND
-    for second in range(360, 425):
+    for second in range(360, 421):
+        assert session.stalled() == ([], [])
         session.receive(
             [update({"lp_time": START + second}, "BINANCE:ETHUSDT")], NOW + second * SECOND
         )
@@ -267,7 +269,7 @@ def test_a_symbol_silent_beyond_its_habit_is_stalled_once_and_then_restored():
     back = session.receive([update(FULL), QuoteCompleted("qs", BTC)], NOW + 430 * SECOND)
 
     assert names == [BTC]
-    assert marks(entries) == [("stalled", BTC, frozen_since, 424 * SECOND, None)]
+    assert marks(entries) == [("stalled", BTC, frozen_since, 420 * SECOND, None)]
     assert again == []
     assert [row["kind"] for row in quotes(back)] == ["restore"]
     assert ("subscribed", BTC, 430 * SECOND, 430 * SECOND, None) in marks(back)
@@ -277,6 +279,7 @@ def test_a_quiet_symbol_is_not_stalled_by_its_usual_silence():
     session = restored()
     for number in range(1, 60):
         session.receive([update({"bid": float(number)})], NOW + number * 90 * SECOND)
+        assert session.stalled() == ([], [])
     session.receive([Heartbeat(1)], NOW + (60 * 90 + 600) * SECOND)
 
     assert session.stalled() == ([], [])
