@@ -131,14 +131,19 @@ def build_1m(
     *,
     watermark: datetime,
     symbols: Sequence[str] | None = None,
+    seconds_end: datetime | None = None,
 ) -> list[BuildResult]:
     """Rebuild the one-minute bars of *window* that *watermark* has closed.
 
-    From one-second bars, and from official minutes where not all of a minute was seen.
+    From one-second bars, and from official minutes where not all of a minute was seen. Minutes
+    after *seconds_end* wait; by default the table knows how far its seconds are built. A caller who
+    has just built them knows better than the table, where another day's build may have its word.
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
-    seconds_end = watermark if symbols else min(watermark, built_seconds(lake, exchange, watermark))
+    if seconds_end is None:
+        seconds_end = watermark if symbols else built_seconds(lake, exchange, watermark)
+    seconds_end = min(watermark, seconds_end)
     for part in _days(
         TimeWindow(floor(window.start, MINUTE), ceil(window.end, MINUTE)),
         floor(seconds_end, MINUTE),

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.indicators import Study
 from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.settings import Settings
 
 from .bars import build_1m, build_1s, current_watermark
 from .gaps import build_gaps
@@ -37,7 +38,14 @@ def build_day(
     results = [
         build_symbols(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
         *build_1s(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
-        *build_1m(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
+        *build_1m(
+            lake,
+            exchange,
+            window,
+            watermark=seen_up_to,
+            symbols=symbols,
+            seconds_end=seen_up_to,
+        ),
         build_gaps(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
         build_indicators(lake, exchange, day, studies, watermark=seen_up_to, symbols=symbols),
         build_reconciliation(
@@ -45,3 +53,17 @@ def build_day(
         ),
     ]
     return [result for result in results if result is not None]
+
+
+def build_exchange_day(
+    exchange_day: tuple[str, date],
+    *,
+    settings: Settings,
+    studies: Sequence[Study],
+    symbols: Sequence[str] | None = None,
+) -> list[BuildResult]:
+    """Do ``build_day`` on a lake of its own, in whatever process this is."""
+    with Lakehouse.open(settings) as lake:
+        return build_day(
+            lake, *exchange_day, studies=studies, symbols=symbols, reach=settings.history.reach
+        )
