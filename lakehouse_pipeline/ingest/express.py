@@ -43,7 +43,7 @@ class Express:
         self._heads: dict[str, tuple[Line, int]] = {}  # the whole text's length
         self._meanings: dict[tuple[str, ...], Meaning] = {}
 
-    def receive(self, text: str, at: int) -> Entry | None:  # noqa: C901, PLR0911, PLR0912  # see above
+    def receive(self, text: str, at: int) -> Entry | None:  # noqa: C901, PLR0911  # see above
         """Return the entry that *text*, received *at*, becomes, or None: nothing happened yet."""
         head, _, tail = text.partition(_NAME_TO_VALUES)
         try:
