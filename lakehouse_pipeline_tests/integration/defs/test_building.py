@@ -78,7 +78,7 @@ def test_materializations_say_rows_and_window_of_each_partition(recorded, run, i
     metadata = told.asset_materialization.metadata
     assert event is not None
     assert metadata["rows"].value == 3
-    assert metadata["window"].value == "2026-01-05 00:00:00 to 10:03:00 UTC"
+    assert metadata["window"].value == "2026-01-05 00:00:00 to 2026-01-05 10:03:00 UTC"
     assert int(metadata["snapshot_id"].value)
 
 
