@@ -17,7 +17,7 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.settings import load_settings
 
 USAGE, ENVIRONMENT = 2, 1
-GOOD = "exchanges: {BINANCE: {symbols: [BTCUSDT]}}\n"
+GOOD = "exchanges: {BINANCE: {symbols: [BTCUSDT]}}\nui: {port: 0}\ngrpc: {port: 0}\n"
 NOWHERE = "ws://127.0.0.1:1"
 
 
