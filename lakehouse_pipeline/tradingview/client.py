@@ -36,6 +36,7 @@ from lakehouse_pipeline.settings import FeedSettings
 from .frames import FrameDecoder
 from .messages import Hello, Redirect, to_error
 from .parsing import parse
+from .watchdog import Watchdog
 
 MAX_MESSAGE_BYTES = 64 << 20  # history comes as one message, 1.1 MB for 10,000 bars
 MAX_REDIRECTS = 20
@@ -62,6 +63,8 @@ class Connection:
         self._websocket = websocket
         self._greeting: str | None = greeting
         self._silence_timeout = silence_timeout
+        # A cut connection ends the reading at once.
+        self._watchdog = Watchdog(silence_timeout, bite=websocket.transport.abort)
         self._now = now
 
     def __aiter__(self) -> Self:
@@ -70,7 +73,16 @@ class Connection:
     async def __anext__(self) -> tuple[str, datetime]:
         text, self._greeting = self._greeting, None
         if text is None:
-            text = await _receive(self._websocket, within=self._silence_timeout)
+            self._watchdog.waits()
+            try:
+                data = await self._websocket.recv(decode=False)
+            except ConnectionClosed as error:
+                if self._watchdog.has_bitten:
+                    raise _silent(self._silence_timeout) from error
+                raise _closed(error) from error
+            finally:
+                self._watchdog.rests()
+            text = _as_text(data)
         return text, self._now()
 
     async def send(self, texts: Iterable[str]) -> None:
@@ -107,7 +119,7 @@ async def connect(feed: FeedSettings, *, now: Callable[[], datetime]) -> AsyncIt
     for _ in range(MAX_REDIRECTS + 1):
         websocket = await _open(url, feed)
         try:
-            greeting = await _receive(websocket, within=feed.connect_timeout)
+            greeting = await _receive_greeting(websocket, within=feed.connect_timeout)
             event = _read_greeting(greeting)
             if isinstance(event, Hello):
                 yield Connection(
@@ -152,15 +164,19 @@ async def _open(url: str, feed: FeedSettings) -> ClientConnection:
         raise TransportError(f"The feed could not be reached: {error}.") from error
 
 
-async def _receive(websocket: ClientConnection, *, within: timedelta) -> str:
+async def _receive_greeting(websocket: ClientConnection, *, within: timedelta) -> str:
     try:
         async with asyncio.timeout(within.total_seconds()):
             data = await websocket.recv(decode=False)
     except TimeoutError as error:
-        raise FeedSilent(f"The feed sent nothing for {within.total_seconds():g} s.") from error
+        raise _silent(within) from error
     except ConnectionClosed as error:
         raise _closed(error) from error
-    # Bytes that are no text must reach the rejects, not end the connection.
+    return _as_text(data)
+
+
+def _as_text(data: bytes) -> str:
+    """Bytes that are no text must reach the rejects, not end the connection."""
     return data.decode("utf-8", "replace")
 
 
@@ -172,6 +188,10 @@ def _read_greeting(text: str) -> Hello | Redirect:
         if error is not None:
             raise error
     raise ProtocolFault(f"The feed did not greet but sent {text[:80]!r}.")
+
+
+def _silent(length: timedelta) -> FeedSilent:
+    return FeedSilent(f"The feed sent nothing for {length.total_seconds():g} s.")
 
 
 def _closed(error: ConnectionClosed) -> TransportError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -77,6 +78,14 @@ class SmallServer:
 
     async def _greeting_then_silence(self, websocket):
         await self._greet(websocket)
+        await websocket.wait_closed()
+
+    async def _standstill(self, websocket):
+        """Sends while nobody can look: this loop is the client's too."""
+        await self._greet(websocket)
+        await websocket.recv()
+        await websocket.send("late")
+        time.sleep(0.4)  # noqa: ASYNC251  # that is the point
         await websocket.wait_closed()
 
     async def _silence(self, websocket):
@@ -296,6 +305,39 @@ def test_silence_after_the_greeting_ends_the_reading(in_loop):
 
             with pytest.raises(FeedSilent):
                 await anext(connection)
+
+    in_loop(scenario)
+
+
+def test_a_loop_that_stood_still_does_not_take_its_feed_for_silent(in_loop):
+    """What came meanwhile is read before silence is judged."""
+
+    async def scenario(server):
+        async with connecting(
+            server, "/standstill", silence_timeout=timedelta(milliseconds=200)
+        ) as connection:
+            await anext(connection)
+            await connection.send(["go"])
+
+            assert await anext(connection) == ("late", NOW)
+
+    in_loop(scenario)
+
+
+def test_silence_is_counted_from_the_last_text(in_loop):
+    async def scenario(server):
+        loop, patience = asyncio.get_running_loop(), timedelta(milliseconds=300)
+        async with connecting(server, "/echo", silence_timeout=patience) as connection:
+            await anext(connection)
+            for _ in range(3):
+                loop.call_later(0.2, loop.create_task, connection.send(["x"]))
+                await anext(connection)
+            last = loop.time()
+
+            with pytest.raises(FeedSilent):
+                await anext(connection)
+
+            assert loop.time() - last >= patience.total_seconds()
 
     in_loop(scenario)
 
