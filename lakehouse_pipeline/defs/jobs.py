@@ -45,7 +45,10 @@ TICK_OPS = (
 )
 # Said by the schedule as well: Dagster gives a partitioned job's own config to single keys only.
 TICK_CONFIG = {"ops": {op: {"config": {"scope": Scope.NEW.name}} for op in TICK_OPS}}
-HOURLY_CONFIG = {"ops": {"market__indicators_1m": {"config": {"scope": Scope.NEW.name}}}}
+INDICATORS_OP = "market__indicators_1m"
+HOURLY_CONFIG = {
+    "ops": {op: {"config": {"scope": Scope.NEW.name}} for op in (*TICK_OPS, INDICATORS_OP)}
+}
 
 
 @dg.job(
@@ -71,12 +74,12 @@ def asset_jobs() -> Sequence[Any]:
         dg.define_asset_job(
             REPORT_GAPS,
             selection=dg.AssetSelection.assets(
-                key("market.symbols"), key("market.gaps"), key("market.indicators_1m")
+                key("market.symbols"), *bars, key("market.gaps"), key("market.indicators_1m")
             ),
             config=HOURLY_CONFIG,
             tags={CLASS: "batch", MAX_RUNTIME: "900"},
             description="Say of today what was not seen, and why; then the indicators, which start "
-            "again at each gap.",
+            "again at each gap. A tick goes first, so that they end where the bars do.",
         ),
         dg.define_asset_job(
             REPAIR,

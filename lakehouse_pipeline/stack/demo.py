@@ -15,6 +15,9 @@ from pathlib import Path
 
 import polars as pl
 
+from lakehouse_pipeline.build.bars import BARS_1M, HISTORY_1M, current_watermark
+from lakehouse_pipeline.build.indicators import INDICATORS
+from lakehouse_pipeline.build.kinds import QUOTES
 from lakehouse_pipeline.build.views import read_with_studies, recorded_symbols
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
@@ -27,9 +30,8 @@ from .console import Unanswered
 from .processes import Interrupts, port_is_free
 from .stack import Interrupted, Stack
 
-BARS = "market.bars_1m"
-INDICATORS = "market.indicators_1m"
 CHECKED = ("market/bars_1s", "market/bars_1m")
+ADVANCE_EVERY = 3.0  # seconds between looks at what can be built next
 WAITING_EVERY, REPORT_EVERY = 10.0, 60.0  # seconds, before and after all workers have rows
 GRACE = 180.0  # seconds for what is still being built when the time is up
 SHOWN_BARS = 3
@@ -122,13 +124,16 @@ class Demonstration:
     def run(self, seconds: float | None) -> list[str]:
         """Return what is missing when the time is up; nothing if interrupted before."""
         deadline: float | None = None
-        report_at = time.monotonic()
+        report_at = advance_at = time.monotonic()
         while not self._interrupts.wait(1.0):
             self._stack.check()
             now = time.monotonic()
             if deadline is None and seconds is not None and self._all_durable():
                 self._say(f"All workers have durable rows; {seconds:.0f} s from now it ends.")
                 deadline = now + seconds
+            if now >= advance_at:
+                self._advance()
+                advance_at = time.monotonic() + ADVANCE_EVERY
             if now >= report_at:
                 report_at = now + (REPORT_EVERY if self._all_durable() else WAITING_EVERY)
                 self._report()
@@ -142,6 +147,9 @@ class Demonstration:
         for line in map(describe, self._exchanges, map(self._worker, self._exchanges)):
             self._say(line)
         self._show_bars()
+
+    def _advance(self) -> None:
+        """Launch what the schedules would within the hour, each when it has what it stands on."""
         if self._repair is None and all(map(self._recorded, self._exchanges)):
             self._repair = self._launch("repair")
         if self._gap_report is None and all(map(self._is_warm, self._exchanges)):
@@ -166,14 +174,21 @@ class Demonstration:
         return set(symbols) <= set(recorded_symbols(self._lake, exchange))
 
     def _is_warm(self, exchange: str) -> bool:
-        """Tell whether there are bars of this demo, and of before it for indicators to stand on."""
+        """Tell whether a minute of this demo has closed, and indicators have some to stand on."""
         begins = floor(self._started, MINUTE)
         before = TimeWindow(begins - DAY, begins)
-        return bool(self._bars(exchange)) and bool(self._height(BARS, exchange, before))
+        if not self._height(HISTORY_1M, exchange, before):
+            return False
+        first = self._lake.scan(QUOTES, exchange=exchange, window=self._time())
+        began = first.select(pl.col("event_time").min()).collect().item()
+        seen = current_watermark(self._lake, exchange)
+        if seen is None or began is None:
+            return False
+        return seen >= floor(began, MINUTE) + MINUTE
 
     def _bars(self, exchange: str) -> int:
         """Return how many bars of this demo are built."""
-        return self._height(BARS, exchange, self._time())
+        return self._height(BARS_1M, exchange, self._time())
 
     def _values(self, exchange: str) -> int:
         """Return how many indicator values of this demo there are; null, while warming, is none."""

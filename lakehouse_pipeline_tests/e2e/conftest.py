@@ -55,6 +55,7 @@ class Deployment:
     def start(self) -> None:
         """Start the command and return once it has said where its UI is."""
         self._outputs += 1
+        self.started = datetime.now(UTC).replace(second=0, microsecond=0)
         self.output_file = self._root / f"output-{self._outputs}.txt"
         with self.output_file.open("wb") as output:
             self.popen = subprocess.Popen(

@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import workers
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.stack.console import LAUNCH
@@ -62,6 +63,20 @@ def test_sensors_start_a_stream_for_each_exchange(deployment):
     eventually(deployment.all_durable, timeout=90)
 
     assert statuses(deployment, "stream_quotes") == ["STARTED"] * len(EXCHANGES)
+
+
+def test_indicators_follow_the_first_quotes_within_two_minutes(deployment):
+    eventually(deployment.all_durable, timeout=90)
+
+    def values(lake: Lakehouse) -> bool:
+        rows = lake.scan("market.indicators_1m").filter(
+            pl.col("value").is_not_null(), pl.col("open_time") >= deployment.started
+        )
+        found = set(rows.select("exchange", "name").collect().iter_rows())
+        return found >= {(exchange, name) for exchange in EXCHANGES for name in ("rsi", "macd")}
+
+    with deployment.lake() as lake:
+        eventually(lambda: values(lake), timeout=120)
 
 
 def test_a_blocking_check_that_fails_stops_what_is_downstream_and_says_why(deployment, past):
