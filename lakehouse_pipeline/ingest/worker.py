@@ -1,4 +1,4 @@
-"""The worker's two entrances: ``record`` in an event loop, ``run_worker`` in a thread of its own.
+"""The worker's two entrances: ``record`` in an event loop, ``run_worker`` with signals and all.
 
 A starting worker takes a spool and settles what an ended one left; then it records. A lake that is
 away never keeps it from recording.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import select
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from lakehouse_pipeline.errors import Banned, SpoolError
+from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.settings import Settings
 
@@ -34,7 +36,7 @@ from .supervision import Failure, bury_the_dead, record_failure
 log = structlog.get_logger()
 
 LAKE_PATIENCE = timedelta(seconds=15)  # at the start, before recording begins without the lake
-# Polars, loaded by then or not, has SIGINT restart a wait; its exception is raised after the wait.
+# A signal that comes just before a wait is seen after it.
 LOOK_UP = 0.5  # seconds
 END_PATIENCE = FLUSH_PATIENCE + timedelta(seconds=10)
 
@@ -97,20 +99,20 @@ async def _record(
 def run_worker(
     settings: Settings, exchange: str, *, run_id: str = "", on_commit: OnCommit | None = None
 ) -> None:
-    """Record *exchange* until this thread is interrupted by whatever exception; flush; re-raise.
+    """Record *exchange* until a signal asks this process to end; flush; then pass it on.
 
-    The event loop runs in a thread of its own, where no signal arrives: a second interrupt during
-    the flush cannot cut it short. *on_commit* is called in that thread.
+    The event loop runs in a thread of its own, where no signal arrives, and here no handler raises
+    before the end: neither a second interrupt nor two at once can cut the flush short. *on_commit*
+    is called in that thread.
 
     Raises:
-        BaseException: the interrupt, after the flush; else what ``record`` raises.
+        BaseException: what the handler of the signal raises, after the flush; else what ``record``
+            raises.
     """
     stop = asyncio.Event()
     runner = asyncio.Runner()
     loop = runner.get_loop()
     raised: list[BaseException] = []
-    # Not Thread.join: interrupted by an exception, it takes a living thread for ended (bpo-45274).
-    ended = threading.Event()
 
     def run() -> None:
         try:
@@ -120,38 +122,45 @@ def run_worker(
                 )
         except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             raised.append(error)
-        finally:
-            ended.set()
 
-    threading.Thread(target=run, name=f"worker {exchange}", daemon=True).start()
-    interrupt = _wait_whatever_comes(ended, lambda: loop.call_soon_threadsafe(stop.set))
-    if interrupt is not None:
-        raise interrupt
+    with Interrupts() as interrupts:
+        wait_for(run, interrupts, lambda: loop.call_soon_threadsafe(stop.set))
+    interrupts.pass_on()
     if raised:
         raise raised[0]
 
 
-def _wait_whatever_comes(
-    ended: threading.Event, ask_to_end: Callable[[], object]
-) -> BaseException | None:
-    """Wait for the end; the first interrupt asks for it, further ones change nothing.
+def wait_for(
+    run: Callable[[], None], interrupts: Interrupts, ask_to_end: Callable[[], object]
+) -> None:
+    """Do *run* in a thread and wait for its end; the first interrupt asks for it.
 
-    Returns the first interrupt. The end is not waited for without limit after it.
+    The end is not waited for without limit after that.
     """
-    first: BaseException | None = None
-    deadline = float("inf")
-    while not ended.is_set() and time.monotonic() < deadline:
+    # A pipe, closed at the end: waiting on it takes no lock that an interrupt could find half held.
+    news, at_end = os.pipe()
+
+    def run_and_tell() -> None:
         try:
-            if first is not None:
-                with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
-                    ask_to_end()
-            ended.wait(min(LOOK_UP, deadline - time.monotonic()))
-        except BaseException as interrupt:  # noqa: BLE001  # raised by the caller, after the flush
-            log.info("worker_interrupted", by=type(interrupt).__name__, again=first is not None)
-            if first is None:
-                first = interrupt
-                deadline = time.monotonic() + END_PATIENCE.total_seconds()
-    return first
+            run()
+        finally:
+            os.close(at_end)
+
+    threading.Thread(target=run_and_tell, name="worker", daemon=True).start()
+    try:
+        while not interrupts.wait(LOOK_UP, news):
+            if _has_news(news, 0):
+                return
+        log.info("worker_interrupted", by=interrupts.first)
+        with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+            ask_to_end()
+        _has_news(news, END_PATIENCE.total_seconds())
+    finally:
+        os.close(news)
+
+
+def _has_news(file: int, seconds: float) -> bool:
+    return bool(select.select([file], [], [], seconds)[0])
 
 
 async def _take_spools(folder: Path, lane: Lane, sink: Sink) -> tuple[Spool, list[Spool]]:

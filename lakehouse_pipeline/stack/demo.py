@@ -21,13 +21,14 @@ from lakehouse_pipeline.build.kinds import QUOTES
 from lakehouse_pipeline.build.views import read_with_studies, recorded_symbols
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
+from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.indicators import macd, rsi
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 from lakehouse_pipeline.settings import LakeSettings, Settings
 
 from .console import Unanswered
-from .processes import Interrupts, port_is_free
+from .processes import port_is_free
 from .stack import Interrupted, Stack
 
 CHECKED = ("market/bars_1s", "market/bars_1m")

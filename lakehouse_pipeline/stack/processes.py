@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -16,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
 
 import psutil
 
@@ -100,51 +97,6 @@ def session_members(leader: Process) -> Iterator[Process]:
         with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
             if os.getsid(pid) == leader.pid and (member := Process.of(pid)).alive:
                 yield member
-
-
-class Interrupts:
-    """SIGINT, SIGTERM and SIGHUP as a flag, from the first to the last line of the ``with`` block.
-
-    A second signal changes nothing: it must not cut short the flush that the first one began. That
-    the signals are handled, not ignored, also gives children their default action back, which a
-    shell's ``&`` takes away.
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self._before: dict[int, Any] = {}
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep, but not past a signal."""
-        select.select([self._bell], [], [], seconds)
-        return self.received
-
-    def __enter__(self) -> Self:
-        # A handler runs between any two steps of what it interrupts, so it must not take a lock
-        # (an Event's would wait for itself): it sets a flag and rings through a pipe.
-        self._bell, self._rope = os.pipe()
-        os.set_blocking(self._rope, False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: it shall survive its terminal
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._bell)
-        os.close(self._rope)
-
-    def _receive(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.received:
-            self.received = True
-            os.write(self._rope, b"!")
 
 
 def wait_until(condition: Callable[[], bool], *, patience: float, poll: float = POLL) -> bool:

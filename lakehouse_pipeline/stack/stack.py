@@ -24,13 +24,14 @@ from pydantic import BaseModel, SecretStr
 
 from lakehouse_pipeline.build.indicators import studies_of
 from lakehouse_pipeline.errors import EnvironmentFault, SettingsError
+from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
 
 from .console import Console
 from .layout import Layout
-from .processes import Child, Interrupts, choose_port, listens, wait_until
+from .processes import Child, choose_port, listens, wait_until
 
 log = structlog.get_logger()
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 
 from lakehouse_pipeline.errors import PortInUse
+from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.stack.processes import (
     Child,
-    Interrupts,
     choose_port,
     session_members,
 )
@@ -122,7 +122,7 @@ def test_port_zero_means_a_free_one():
 
 BARRAGE = """
 import os, signal, threading
-from lakehouse_pipeline.stack.processes import Interrupts
+from lakehouse_pipeline.interrupts import Interrupts
 
 def shoot():
     for _ in range(2000):

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
 from lakehouse_pipeline.ingest.rows import mark
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.ingest.supervision import Start, Wait, decide, failures, workers
-from lakehouse_pipeline.ingest.worker import _wait_whatever_comes, run_worker
+from lakehouse_pipeline.ingest.worker import run_worker, wait_for
+from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.market.coverage import Mark, covered
 from lakehouse_pipeline.market.windows import TimeWindow
@@ -449,24 +451,54 @@ def test_an_exchange_that_is_not_configured_is_one_clear_error(tmp_path: Path, m
         run_worker(settings, "BYBIT")
 
 
-def test_an_interrupt_ends_the_wait_though_a_library_lets_waits_go_on():
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+class Canceled(BaseException):
+    """What a handler raises, as Dagster's does."""
 
-    before = signal.signal(signal.SIGINT, interrupt)
+
+@pytest.fixture
+def canceling() -> Iterator[None]:
+    """A host whose handlers raise, among waits that a library lets go on after a signal."""
+
+    def cancel(*_: object) -> None:
+        raise Canceled
+
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.siginterrupt(signal.SIGINT, False)  # as polars installs its own, whenever it is loaded
-    ended, given_up = threading.Event(), threading.Event()
-    deadline = threading.Timer(10, lambda: (given_up.set(), ended.set()))
-    deadline.start()
-    try:
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        seen = _wait_whatever_comes(ended, ended.set)
-    finally:
-        deadline.cancel()
-        signal.signal(signal.SIGINT, before)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
-    assert isinstance(seen, KeyboardInterrupt)
-    assert not given_up.is_set()
+
+@pytest.mark.usefixtures("canceling")
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGINT, signal.SIGTERM]])
+def test_signals_end_the_work_in_order_and_are_then_passed_on(numbers):
+    asked, asks = threading.Event(), []
+    in_time: list[bool] = []
+
+    def shoot() -> None:
+        for number in numbers:  # at once: the second handler runs while the first one's wait ends
+            os.kill(os.getpid(), number)
+
+    def ask() -> None:
+        asks.append(1)
+        shoot()  # and again during the flush
+        asked.set()
+
+    with Interrupts() as interrupts:
+        threading.Timer(0.2, shoot).start()
+        wait_for(lambda: in_time.append(asked.wait(10)), interrupts, ask)
+
+    assert in_time == [True]
+    assert asks == [1]
+    with pytest.raises(Canceled):
+        interrupts.pass_on()
+
+
+def test_work_that_ends_by_itself_is_not_waited_for():
+    with Interrupts() as interrupts:
+        wait_for(lambda: None, interrupts, lambda: pytest.fail("nobody interrupted"))
+
+    interrupts.pass_on()
 
 
 def test_what_fails_before_recording_holds_the_next_start_back(tmp_path: Path, make_settings):
