@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from lakehouse_pipeline.market.causes import BLIND
+from lakehouse_pipeline.market.causes import UNSEEN
 from lakehouse_pipeline.market.indicators import Study
 from lakehouse_pipeline.market.windows import TimeWindow
 
@@ -123,9 +123,9 @@ def _shade(figure: go.Figure, bars: pl.DataFrame, gaps: pl.DataFrame, drawn: Tim
         pl.col("start").clip(lower_bound=drawn.start), pl.col("end").clip(upper_bound=drawn.end)
     )
     lowest: float = bars.select(pl.col("low").min()).item()
-    blind = pl.col("cause").is_in(list(BLIND))
+    unseen = pl.col("cause").is_in(list(UNSEEN))
     shapes = []
-    for name, color, kept in (("not seen", NOT_SEEN, blind), ("quiet", QUIET, ~blind)):
+    for name, color, kept in (("not seen", NOT_SEEN, unseen), ("quiet", QUIET, ~unseen)):
         spans = within.filter(kept).select("start", "end", "cause").rows()
         if spans:
             shapes += [

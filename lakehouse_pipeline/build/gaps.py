@@ -13,7 +13,7 @@ import polars as pl
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.counters import as_kinds
-from lakehouse_pipeline.market.gaps import BLIND, find_gaps
+from lakehouse_pipeline.market.gaps import BLIND, find_gaps, with_pauses
 from lakehouse_pipeline.market.silences import find_silences
 from lakehouse_pipeline.market.windows import TimeWindow
 
@@ -65,3 +65,18 @@ def build_gaps(
         "silences": ledger.height - blind.height,
     }
     return BuildResult(result.table, result.slice, result.rows, result.commit, facts)
+
+
+def read_unseen(
+    lake: Lakehouse,
+    *,
+    exchange: str | None = None,
+    symbols: Sequence[str] | None = None,
+    window: TimeWindow | None = None,
+) -> pl.DataFrame:
+    """Return the ledger's rows and the pauses between subscriptions, by symbol and time."""
+    ledger, coverage = (
+        lake.scan(table, exchange=exchange, symbols=symbols, window=window).collect()
+        for table in (GAPS, COVERAGE)
+    )
+    return with_pauses(ledger, coverage)

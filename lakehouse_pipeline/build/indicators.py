@@ -29,7 +29,7 @@ from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 
 from .bars import BARS_1M
 from .freshness import note
-from .gaps import GAPS
+from .gaps import GAPS, read_unseen
 from .result import BuildResult, write_slice
 
 INDICATORS = "market.indicators_1m"
@@ -154,11 +154,9 @@ def _build(
 
     def computed(since: datetime | None, group: Sequence[Study]) -> pl.DataFrame:
         wide = TimeWindow(EPOCH if since is None else since, part.end)
-        bars, gaps = (
-            lake.scan(table, exchange=exchange, window=wide, symbols=names).collect()
-            for table in (BARS_1M, GAPS)
-        )
-        return compute(with_stretches(bars, gaps), group).filter(inside)
+        bars = lake.scan(BARS_1M, exchange=exchange, window=wide, symbols=names).collect()
+        unseen = read_unseen(lake, exchange=exchange, window=wide, symbols=names)
+        return compute(with_stretches(bars, unseen), group).filter(inside)
 
     def read() -> pl.DataFrame:
         by_reach: defaultdict[datetime | None, list[Study]] = defaultdict(list)

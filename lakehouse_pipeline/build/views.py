@@ -23,7 +23,7 @@ from lakehouse_pipeline.market.indicators import (
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
 from .bars import BARS_1M, BARS_1S, COVERAGE
-from .gaps import GAPS
+from .gaps import GAPS, read_unseen
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
@@ -124,7 +124,8 @@ def read_dense_bars(
         return bars.with_columns(fill_kind=pl.lit(None, pl.String))
     first, last = bars["open_time"][0], bars["open_time"][-1]
     span = TimeWindow(first, last + step)
-    return dense(bars, read_gaps(lake, symbols=[symbol], window=None), span, step)
+    days = TimeWindow(floor(first, DAY), span.end)  # the ledger files a gap under its day
+    return dense(bars, read_unseen(lake, symbols=[symbol], window=days), span, step)
 
 
 def read_with_studies(
@@ -146,7 +147,7 @@ def read_with_studies(
         bars = read_bars(lake, symbol, step=step, window=wide)
         # The ledger files a gap under its first instant of each day.
         days = wide and TimeWindow(floor(wide.start, DAY), wide.end)
-        gaps = read_gaps(lake, symbols=[symbol], window=days)
+        gaps = read_unseen(lake, symbols=[symbol], window=days)
         start = floor(window.start, step) if window else EPOCH
         wanted = pl.col("open_time") >= start
         found = stretch(bars, gaps, step)

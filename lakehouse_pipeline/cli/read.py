@@ -100,6 +100,7 @@ def chart(
 ) -> None:
     """Draw candles, volume, indicators and gaps into one HTML file."""
     from lakehouse_pipeline.build import views
+    from lakehouse_pipeline.build.gaps import read_unseen
     from lakehouse_pipeline.build.indicators import studies_named
     from lakehouse_pipeline.charts import draw
     from lakehouse_pipeline.market.indicators import as_one_stretch, with_stretches
@@ -116,7 +117,7 @@ def chart(
     window = window_between(start, end, last=last, newest=newest)
     stretch = as_one_stretch if carry else with_stretches
     bars = views.read_with_studies(lake, name, studies, step=step, window=window, stretch=stretch)
-    missed = views.read_gaps(lake, symbols=[name], window=window)
+    missed = read_unseen(lake, symbols=[name], window=window)
     out.write_text(draw(bars, missed, title=f"{name} {interval}", studies=studies), "utf-8")
     typer.echo(f"{out}: {bars.height} bars")
 

@@ -26,20 +26,26 @@ _INSTANT = timedelta(microseconds=1)
 
 
 class Cause(StrEnum):
-    """Why nothing was recorded. In the last three nothing was missed."""
+    """Why nothing was recorded. In the last three nothing was missed.
+
+    ``unsubscribed`` is no gap and not in the ledger: readers who need every time without data add
+    it (``gaps.with_pauses``).
+    """
 
     WORKER_DOWN = "worker_down"  # none ran
     FEED_GAP = "feed_gap"  # the feed closed, refused us or sent no frame
     SUBSCRIPTION_LOST = "subscription_lost"  # the feed would not give the symbol
     SYMBOL_STALLED = "symbol_stalled"  # the symbol fell silent while others ticked
     BACKPRESSURE_DROP = "backpressure_drop"  # we could not keep up and dropped updates
+    UNSUBSCRIBED = "unsubscribed"  # nobody wanted the symbol
     UPSTREAM_DELAYED = "upstream_delayed"  # the feed said that it was delayed
     VENUE_HALT = "venue_halt"  # seen all the time, and no symbol of the exchange was traded
     QUIET_MARKET = "quiet_market"  # seen all the time, and nothing was traded
 
 
 # A delayed feed delivers in the end; in a halt or a quiet time there is nothing to deliver.
-BLIND = frozenset(Cause) - {Cause.UPSTREAM_DELAYED, Cause.VENUE_HALT, Cause.QUIET_MARKET}
+UNSEEN = frozenset(Cause) - {Cause.UPSTREAM_DELAYED, Cause.VENUE_HALT, Cause.QUIET_MARKET}
+BLIND = UNSEEN - {Cause.UNSUBSCRIBED}  # a gap: what was wanted and not seen
 
 _OF_MARK = {
     Mark.SHED: Cause.BACKPRESSURE_DROP,

@@ -149,6 +149,25 @@ def wanted(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
     return {symbol: windows for symbol, windows in meant.items() if windows}
 
 
+def paused(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
+    """Return the times between two in which a symbol was wanted, as far as *coverage* shows them.
+
+    It need not reach back to the subscription before.
+    """
+    left: dict[str, datetime] = {}
+    newest: dict[str, str] = {}
+    pauses: defaultdict[str, list[TimeWindow]] = defaultdict(list)
+    for session, symbol, kind, at in _subscription_marks(coverage):
+        if kind == Mark.SUBSCRIBED:
+            newest[symbol] = session
+            since = left.pop(symbol, at)
+            if since < at:
+                pauses[symbol].append(TimeWindow(since, at))
+        elif newest.setdefault(symbol, session) == session:
+            left.setdefault(symbol, at)
+    return dict(pauses)
+
+
 def _subscription_marks(
     coverage: pl.DataFrame, *more: Mark
 ) -> Iterator[tuple[str, str, str, datetime]]:

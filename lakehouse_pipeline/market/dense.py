@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from lakehouse_pipeline.market.causes import BLIND
+from lakehouse_pipeline.market.causes import UNSEEN
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.schemas import BARS
 from lakehouse_pipeline.market.windows import TimeWindow
@@ -55,7 +55,7 @@ def _filled(
         .sort("symbol")
         .join(opens.cast(BARS["open_time"]).alias("open_time").to_frame(), how="cross")
     )
-    blind = gaps.filter(pl.col("cause").is_in(sorted(BLIND))).sort("symbol", "start")
+    blind = gaps.filter(pl.col("cause").is_in(sorted(UNSEEN))).sort("symbol", "start")
     blind = blind.select("symbol", "start", pl.col("end").cum_max().over("symbol"))
     found = grid.join(bars, on=["exchange", "symbol", "open_time"], how="left")
     found = found.with_columns(interval_end=pl.col("open_time") + step).join_asof(

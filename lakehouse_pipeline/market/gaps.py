@@ -13,13 +13,13 @@ from datetime import UTC, date, datetime
 import polars as pl
 
 from lakehouse_pipeline.market.causes import BLIND, Cause, Testimony
-from lakehouse_pipeline.market.coverage import LATENESS, covered_windows, wanted
+from lakehouse_pipeline.market.coverage import LATENESS, covered_windows, paused, wanted
 from lakehouse_pipeline.market.crossings import Crossings
 from lakehouse_pipeline.market.schemas import GAPS
 from lakehouse_pipeline.market.volume import ALL_SESSION, GAUGES, CounterKind
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor, intersect, subtract
 
-__all__ = ["BLIND", "Cause", "find_gaps", "gap_id"]
+__all__ = ["BLIND", "Cause", "find_gaps", "gap_id", "with_pauses"]
 
 
 def find_gaps(
@@ -65,6 +65,28 @@ def find_gaps(
                 for day, part in parts
             ]
     return pl.DataFrame(rows, schema=GAPS, orient="row")
+
+
+def with_pauses(ledger: pl.DataFrame, coverage: pl.DataFrame) -> pl.DataFrame:
+    """Return *ledger* and, as ``unsubscribed``, when nobody wanted a symbol that came back later.
+
+    By symbol and time. A pause is one row however long, without a volume.
+    """
+    exchanges = dict(coverage.drop_nulls("symbol").select("symbol", "exchange").iter_rows())
+    rows = [
+        {
+            "gap_id": gap_id(exchanges[symbol], symbol, pause.start),
+            "exchange": exchanges[symbol],
+            "symbol": symbol,
+            "start": pause.start,
+            "end": pause.end,
+            "cause": Cause.UNSUBSCRIBED.value,
+            "evidence": "unsubscribed, and subscribed again at its end",
+        }
+        for symbol, pauses in paused(coverage).items()
+        for pause in pauses
+    ]
+    return pl.concat([ledger, pl.DataFrame(rows, schema=GAPS)]).sort("symbol", "start")
 
 
 def gap_id(exchange: str, symbol: str, start: datetime) -> str:

@@ -22,7 +22,7 @@ from enum import Enum
 import polars as pl
 
 from . import schemas
-from .causes import BLIND
+from .causes import UNSEEN
 from .quality import Flag
 from .windows import DAY, MINUTE, floor
 
@@ -294,11 +294,11 @@ def _volumes_are_known() -> pl.Expr:
 
 def _unfilled(bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta) -> pl.DataFrame:
     """Return from when on something was missed: symbol and time, a row for each interval."""
-    blind = gaps.filter(pl.col("cause").is_in(sorted(BLIND))).select("symbol", "start", "end")
+    unseen = gaps.filter(pl.col("cause").is_in(sorted(UNSEEN))).select("symbol", "start", "end")
     opens = pl.datetime_ranges(pl.col("start").dt.truncate(step), "end", step, closed="left")
     filled = bars.filter(pl.col("flags") & int(Flag.FILLED) > 0).select("symbol", "open_time")
     return (
-        blind.with_columns(open_time=opens)
+        unseen.with_columns(open_time=opens)
         .explode("open_time")
         .join(filled, on=["symbol", "open_time"], how="anti")
         .select("symbol", pl.max_horizontal("start", "open_time").alias("open_time"))

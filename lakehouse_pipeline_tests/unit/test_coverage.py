@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from lakehouse_pipeline.market.coverage import (
     Ending,
     Mark,
     covered,
+    paused,
     runs,
     session_windows,
     wanted,
@@ -123,3 +125,26 @@ def test_data_whose_alive_mark_is_still_to_come_is_a_run_of_its_own():
 
     assert len(runs(script.coverage)[SYMBOL]) == 2
     assert seen(script) == [(0, 15)]
+
+
+def test_a_symbol_nobody_wanted_for_a_while_was_paused():
+    script = subscribed(Script().session("s1", alive=(0, 90)), 2)
+    script.mark(Mark.UNSUBSCRIBED, "s1", 30, symbol=SYMBOL)
+    subscribed(script, 50)
+    whole = script.coverage
+
+    assert paused(whole) == {SYMBOL: [window(30, 50)]}
+    assert paused(whole.filter(start=script.time(50))) == {}
+    assert paused(whole.filter(pl.col("start") >= script.time(30))) == paused(whole)
+    assert paused(whole.sample(fraction=3, with_replacement=True, seed=1).vstack(whole)) == paused(
+        whole
+    )
+
+
+def test_a_handover_is_no_pause():
+    script = subscribed(Script().session("s1", alive=(0, 30)), 0)
+    subscribed(script.session("s2", alive=(10, 60)), 10, "s2")
+    script.mark(Mark.UNSUBSCRIBED, "s1", 12, symbol=SYMBOL)
+    subscribed(script, 20, "s2")
+
+    assert paused(script.coverage) == {}

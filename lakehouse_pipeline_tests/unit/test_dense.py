@@ -77,6 +77,13 @@ def test_a_gap_is_carried_on_request_without_a_volume():
     assert at(view, 20)["fill_kind"] == "gap"
 
 
+def test_what_nobody_wanted_is_no_quiet_market():
+    bars, gaps = parts()
+    paused = gaps.with_columns(cause=pl.lit(Cause.UNSUBSCRIBED.value))
+
+    assert at(dense(bars, paused, SPAN, SECOND), 20)["fill_kind"] == "gap"
+
+
 def test_a_halted_venue_is_quiet_not_a_gap():
     bars, gaps = parts()
     halted = gaps.with_columns(cause=pl.lit(Cause.VENUE_HALT.value))

@@ -191,6 +191,14 @@ def test_a_gap_that_official_bars_fill_changes_nothing() -> None:
     assert stretches[30] != stretches[31]
 
 
+def test_a_pause_of_the_subscription_makes_a_study_start_again() -> None:
+    bars = minute_bars([1.0, 2.0, 3.0])
+
+    paused = with_stretches(bars, gaps_of((MINUTE, 2 * MINUTE), cause="unsubscribed"))
+
+    assert paused["stretch"].to_list() == [0, 1, 1]
+
+
 def test_a_market_that_stood_still_was_seen() -> None:
     bars = minute_bars([1.0, 2.0, 3.0])
 

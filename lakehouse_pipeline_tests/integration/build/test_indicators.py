@@ -167,6 +167,31 @@ def test_obv_goes_on_over_midnight_in_what_is_stored(lake: Lakehouse):
     assert stored["value"].to_list() == whole["obv"].to_list()
 
 
+def test_after_a_pause_of_the_subscription_every_reader_starts_again(lake: Lakehouse):
+    pause = TimeWindow(SECOND_DAY + 2 * HOUR, SECOND_DAY + 3 * HOUR)
+    marks = [("subscribed", BEGIN), ("unsubscribed", pause.start), ("subscribed", pause.end)]
+    coverage = [
+        ("BINANCE", "s1", kind, BTC, at, at, None, None, "w", n)
+        for n, (kind, at) in enumerate(marks)
+    ]
+    inside = pl.col("open_time").is_between(pause.start, pause.end, closed="left")
+    lake.append("market.bars_1m", BARS.filter(symbol=BTC).filter(~inside))
+    lake.append("raw.coverage", pl.DataFrame(coverage, schema=schemas.COVERAGE, orient="row"))
+    (rsi,) = studies_of({"rsi": {}})
+
+    build_indicators(lake, "BINANCE", SECOND_DAY.date(), [rsi], watermark=SECOND_DAY + 5 * HOUR)
+
+    after = TimeWindow(pause.end, pause.end + rsi.warm_up * MINUTE)
+    stored = lake.scan("market.indicators_1m", window=after).sort("open_time").collect()
+    read = views.read_with_studies(lake, BTC, [rsi], step=MINUTE, window=after)
+    first = [None] * (rsi.warm_up - 1)
+    assert stored["value"].to_list()[:-1] == read["rsi"].to_list()[:-1] == first
+    assert stored["value"][-1] == read["rsi"][-1] is not None
+    assert views.read_gaps(lake, symbols=[BTC]).is_empty()
+    view = views.read_dense_bars(lake, BTC, step=MINUTE, window=TimeWindow(BEGIN, after.end))
+    assert view.filter(inside)["fill_kind"].unique().to_list() == ["gap"]
+
+
 def test_other_parameters_are_built_for_all_since_yesterday(lake: Lakehouse):
     land(lake, BEGIN, END)
     first, second = studies_of({"rsi": {}}), studies_of({"rsi": {"length": 7}, "sma": {}})
