@@ -11,8 +11,10 @@ SECOND = 1_000_000  # µs
 MINUTE = 60 * SECOND
 ENOUGH = 20  # intervals, and
 SEASONED = 5 * MINUTE  # of watching, before there is a habit to speak of
-PAUSE = 10 * SECOND  # an interval longer than this is a pause
+PAUSE = 20 * SECOND  # an interval longer than this is a pause, not the rhythm of a busy minute
 SETTLED = 256  # intervals after which a mean moves at a fixed pace
+SHORTEST = MINUTE  # no silence up to this is out of anybody's character
+LOOK_EVERY = 3 * SECOND  # what a symbol says between two looks is one moment
 
 
 class Cadence:
@@ -30,14 +32,15 @@ class Cadence:
     def learn(self, interval: int) -> None:
         """Take in the time between two moments."""
         self._age += interval
-        count = self._count = self._count + 1
-        self._mean += (interval - self._mean) / (min(SETTLED, count))
+        if self._count < SETTLED:
+            self._count += 1
+        self._mean += (interval - self._mean) / self._count
         if interval > PAUSE:
-            self._pauses += 1
-            self._pause += (interval - self._pause) / min(self._pauses, SETTLED)
+            self._pauses = min(self._pauses + 1, SETTLED)
+            self._pause += (interval - self._pause) / self._pauses
 
     def exceeded(self, silence: int) -> bool:
         """Tell whether *silence* is longer than this symbol would keep by itself."""
         if self._count < ENOUGH or self._age < SEASONED:
             return False
-        return silence > max(20 * self._mean, MINUTE + 14 * self._pause)
+        return silence > max(20 * self._mean, SHORTEST + 14 * self._pause)

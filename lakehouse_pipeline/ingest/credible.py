@@ -13,9 +13,8 @@ from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
-DAY = 86_400
+DAY = 86_400  # seconds; the feed's clock and ours differ by less
 MICROS = 1_000_000
-CLOCKS_APART = DAY * MICROS  # the feed's clock and ours differ by less
 LARGEST = 1e18  # beyond any price or day's volume, and within 64 bits
 
 _Positive = Annotated[float, Meta(gt=0, lt=LARGEST)]

@@ -15,7 +15,7 @@ import msgspec
 
 from lakehouse_pipeline.tradingview.server_protocol import dump
 
-from .credible import CLOCKS_APART, Credible
+from .credible import DAY, Credible
 from .line import CHANGED, EVENT_TIME, KIND, LAST_TIME, PLACES, RECEIVED_AT, Line, Meaning, meaning
 from .rows import QUOTES, Entry
 from .session import SECOND, SessionRecorder
@@ -40,10 +40,11 @@ class Express:
     def __init__(self, session: str, recorder: SessionRecorder) -> None:
         self._recorder = recorder
         self._opening = f'{{"m":"qsd","p":[{dump(session)},{{"n":"'
-        self._heads: dict[str, tuple[Line, int]] = {}  # the whole text's length
+        self._heads: dict[str, tuple[Line, int]] = {}  # with the length of the values
         self._meanings: dict[tuple[str, ...], Meaning] = {}
+        self._latest = 0  # the latest credible lp_time, or one that was
 
-    def receive(self, text: str, at: int) -> Entry | None:  # noqa: C901, PLR0911  # see above
+    def receive(self, text: str, at: int) -> Entry | None:  # noqa: C901, PLR0911, PLR0912  # see above
         """Return the entry that *text*, received *at*, becomes, or None: nothing happened yet."""
         head, _, tail = text.partition(_NAME_TO_VALUES)
         try:
@@ -59,10 +60,11 @@ class Express:
         recorder = self._recorder
         if not 0 <= at - recorder.last_frame <= recorder.longest_pause:
             return None
-        if len(text) != size or tail[-3:] != _ENDING:
+        content = tail.removesuffix(_ENDING)
+        if len(content) != size:  # so what was removed is the ending
             return None
         try:
-            values: dict[str, Any] = _decode(tail[:-3])  # type: ignore[assignment]
+            values: dict[str, Any] = _decode(content)  # type: ignore[assignment]
         except ValueError:
             return None
         keys = tuple(values)
@@ -73,10 +75,12 @@ class Express:
         row = line.row
         event_time = at
         if "lp_time" in values:
-            last_time = values["lp_time"] * SECOND
-            if last_time > at + CLOCKS_APART:
-                return None
-            values["lp_time"] = last_time
+            last_time = values["lp_time"]
+            if last_time > self._latest:
+                self._latest = at // SECOND + DAY
+                if last_time > self._latest:
+                    return None
+            values["lp_time"] = last_time = last_time * SECOND
             if happened:
                 event_time = last_time
         elif happened and row[LAST_TIME] is not None:
@@ -101,7 +105,8 @@ class Express:
             return None
         if len(self._heads) >= MOST_HEADS:
             self._heads.clear()
-        found = self._heads[head] = line, envelope.end() + int(envelope[1])
+        around = len(head) + len(_NAME_TO_VALUES) + len(_ENDING)
+        found = self._heads[head] = line, envelope.end() + int(envelope[1]) - around
         return found
 
     def _mean(self, keys: tuple[str, ...]) -> Meaning:

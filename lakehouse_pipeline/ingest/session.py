@@ -25,6 +25,7 @@ from lakehouse_pipeline.tradingview.messages import (
     to_error,
 )
 
+from .cadence import LOOK_EVERY, SHORTEST
 from .credible import incredible
 from .line import PLACES, Line
 from .rows import QUOTES, Entry, mark, reject
@@ -49,6 +50,7 @@ class SessionRecorder:
         self.fault: FeedError | None = None
         self.last_frame = opened_at
         self.marked_until = opened_at  # end of the newest alive mark
+        self._looked = opened_at  # for stalled symbols
         self._lines: dict[str, Line] = {}
         self._heartbeat: tuple[int, int] | None = None  # number and time of the newest
         self._heartbeat_period = HEARTBEAT_PERIOD
@@ -104,19 +106,22 @@ class SessionRecorder:
         """Return the symbols silent beyond their own cadence for the first time, and their marks.
 
         Silence counts up to the last frame: on a dead socket no symbol is stalled. The caller
-        subscribes them again; each is reported once until it has data again. Call it once a second:
-        here each line's cadence is learnt, so that what came since the last call is one moment.
+        subscribes them again; each is reported once until it has data again. Call it once a second;
+        it looks, and learns each line's cadence, every few.
         """
         at = self.last_frame
-        names, entries = [], []
+        names: list[str] = []
+        entries: list[Entry] = []
+        if at - self._looked < LOOK_EVERY:
+            return names, entries
+        self._looked = at
         for name, line in self._lines.items():
-            if line.awaited:
-                continue
             since = line.last_data
             if since > line.moment:
                 line.cadence.learn(since - line.moment)
                 line.moment = since
-            if not line.cadence.exceeded(at - since):
+                continue
+            if at - since <= SHORTEST or line.awaited or not line.cadence.exceeded(at - since):
                 continue
             line.awaited = True
             line.restoring, line.has_price = True, False

@@ -64,7 +64,7 @@ def record_a_day(seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     return frames[0], frames[1]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 14])
 def test_a_day_of_empty_minutes_has_no_outage_and_no_reconnect(seed: int):
     quotes, coverage = record_a_day(seed)
 
