@@ -5,6 +5,8 @@ What the kernels share. A function that knows what a column means belongs to its
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -22,6 +24,11 @@ def microseconds(times: pl.Series) -> Ints:
     return times.to_physical().to_numpy()
 
 
+def microsecond(at: datetime) -> int:
+    """Return an instant as epoch microseconds."""
+    return round(at.timestamp() * SECOND_US)
+
+
 def floats(values: pl.Series) -> Floats:
     """Return a column of floats with NaN for null."""
     return values.fill_null(float("nan")).to_numpy()
@@ -34,8 +41,36 @@ def bools(values: pl.Series) -> Bools:
 
 def codes(names: pl.Series) -> Ints:
     """Return sorted names as rising numbers from zero."""
-    lengths = names.rle().struct.field("len").to_numpy()
-    return np.repeat(np.arange(lengths.size), lengths)
+    starts = text_changes(names)
+    return np.repeat(np.arange(starts.size), np.diff(starts, append=names.len()))
+
+
+def text_changes(texts: pl.Series) -> Ints:
+    """Return the positions at which a text differs from the one before; the first does."""
+    if texts.len() < 2 or texts.has_nulls():
+        differs = texts.ne_missing(texts.shift()).to_numpy().copy()
+        differs[:1] = True
+        return np.flatnonzero(differs)
+    # Equal views are equal texts; the others, as from another page of a file, are read.
+    first, second = _views(texts).view(np.int64).T
+    candidates = np.flatnonzero(changes(first, second))[1:]
+    differ = (texts.gather(candidates) != texts.gather(candidates - 1)).to_numpy()
+    return np.append(0, candidates[differ])
+
+
+def beginnings(texts: pl.Series) -> npt.NDArray[np.uint32]:
+    """Return the first four bytes of each text without null, as a number of little endian."""
+    return np.ascontiguousarray(_views(texts)[:, 1])
+
+
+def _views(texts: pl.Series) -> npt.NDArray[np.uint32]:
+    """Return the views of *texts*, a row of four numbers each, as Arrow lays them out.
+
+    Length and the first four bytes; then eight bytes more, or where a longer text is stored.
+    """
+    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    views = np.frombuffer(array.buffers()[1], dtype=np.uint32).reshape(-1, 4)
+    return views[array.offset : array.offset + len(array)]
 
 
 def changes(*keys: Ints) -> Bools:

@@ -9,7 +9,7 @@ found by comparing neighbors and reduced with numpy, without hashing a key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,11 +21,10 @@ import polars as pl
 
 from lakehouse_pipeline.market.arrays import (
     SECOND_US,
-    Floats,
     Ints,
-    changes,
-    codes,
+    microsecond,
     microseconds,
+    text_changes,
 )
 from lakehouse_pipeline.market.coverage import covered_windows, runs
 from lakehouse_pipeline.market.decimals import exact_sum
@@ -131,23 +130,24 @@ def _portions(rows: pl.DataFrame, kinds: Mapping[str, CounterKind]) -> list[pl.D
 
     A portion is one or two hundred thousand rows, so that a core works in its own cache.
     """
-    starts = np.flatnonzero(changes(codes(rows["symbol"])))
-    names = rows["symbol"].gather(starts).to_list()
-    symbols = pairwise([*starts.tolist(), rows.height])
     edges: list[int] = []
     sort_before = None
-    for name, (begin, end) in zip(names, symbols, strict=True):
-        sort = kinds.get(name) in GAUGES
+    for begin, end in _symbol_edges(rows):
+        sort = kinds.get(rows["symbol"][begin]) in GAUGES
         if sort != sort_before or end - edges[-1] > _PORTION:
             edges.append(begin)
         sort_before = sort
     return [rows.slice(begin, end - begin) for begin, end in pairwise([*edges, rows.height])]
 
 
+def _symbol_edges(rows: pl.DataFrame) -> Iterable[tuple[int, int]]:
+    """Return where each symbol's *rows* begin and end."""
+    return pairwise([*text_changes(rows["symbol"]).tolist(), rows.height])
+
+
 def _as_bars(intervals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
     """Return closed *intervals* in BARS schema, not yet compared with coverage."""
-    day_is_over = pl.col("open_time").dt.truncate("1d") + DAY <= watermark
-    state = pl.when(day_is_over).then(pl.lit(State.FINAL.value))
+    state = pl.when(pl.col("open_time") < floor(watermark, DAY)).then(pl.lit(State.FINAL.value))
     return (
         intervals.with_columns(
             covered_seconds=pl.lit(0.0),
@@ -203,43 +203,30 @@ def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
 def with_coverage(bars: pl.DataFrame, coverage: pl.DataFrame, step: timedelta) -> pl.DataFrame:
     """Return *bars* of *step* with covered seconds, and the PARTIAL flag, as *coverage* has them.
 
-    *bars* are sorted by symbol.
+    *bars* are sorted by symbol and time.
     """
     windows = covered_windows(coverage)
     opens = microseconds(bars["open_time"])
     length = step // step.resolution
-    covered = np.zeros(bars.height)
-    end = 0
-    for rows, symbol in bars["symbol"].rle().struct.unnest().iter_rows():
-        begin, end = end, end + rows
-        upto = _covered_before(windows.get(symbol, []))
-        covered[begin:end] = upto(opens[begin:end] + length) - upto(opens[begin:end])
-    seconds = pl.Series(covered / SECOND_US)
-    flags = pl.col("flags")
+    covered = np.zeros(bars.height, dtype=np.int64)
+    for begin, end in _symbol_edges(bars):
+        seen = windows.get(bars["symbol"][begin], [])
+        covered[begin:end] = _covered(opens[begin:end], length, seen)
+    partial = (covered < length) * np.int32(Flag.PARTIAL)
+    flags = bars["flags"].to_numpy() & ~np.int32(Flag.PARTIAL) | partial
     return bars.with_columns(
-        covered_seconds=seconds,
-        flags=pl.when(seconds < step.total_seconds())
-        .then(flags | Flag.PARTIAL.value)
-        .otherwise(flags & ~Flag.PARTIAL.value)
-        .cast(BARS["flags"]),
+        covered_seconds=pl.Series(covered / SECOND_US), flags=pl.Series(flags, dtype=BARS["flags"])
     )
 
 
-def _covered_before(windows: list[TimeWindow]) -> Callable[[Ints], Floats]:
-    """Return a function of instants: the microseconds covered before them."""
-    starts, ends = (
-        microseconds(pl.Series([getattr(w, edge) for w in windows], dtype=BARS["open_time"]))
-        for edge in ("start", "end")
-    )
-    before = np.concatenate(([0], np.cumsum(ends - starts)))
-
-    def covered(instants: Ints) -> Floats:
-        if not starts.size:
-            return np.zeros(instants.size)
-        index = np.searchsorted(starts, instants, side="right") - 1
-        inside = np.clip(instants, starts[index], ends[index]) - starts[index]
-        return np.where(index < 0, 0, before[index] + inside)
-
+def _covered(opens: Ints, length: int, windows: list[TimeWindow]) -> Ints:
+    """Return how many microseconds of each interval lie in *windows*, which are disjoint."""
+    covered = np.zeros(opens.size, dtype=np.int64)
+    for window in windows:
+        start, end = microsecond(window.start), microsecond(window.end)
+        a, b = np.searchsorted(opens, [start - length, end], side="left")
+        inside = opens[a:b]
+        covered[a:b] += np.minimum(inside + length, end) - np.maximum(inside, start)
     return covered
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from lakehouse_pipeline.market.arrays import (
@@ -22,7 +23,6 @@ from lakehouse_pipeline.market.arrays import (
     Ints,
     bools,
     changes,
-    codes,
     floats,
     microseconds,
 )
@@ -33,24 +33,25 @@ from lakehouse_pipeline.market.quotes import NUMBERS, OBSERVING, Kind
 from lakehouse_pipeline.market.spread import spreads
 from lakehouse_pipeline.market.volume import Basis, Booking, Updates
 
+Counts = npt.NDArray[np.int32]
+
 _LATENESS_US = LATENESS // LATENESS.resolution
-_VOLUME_KNOWN = 1 << 30  # a bit of our own beside the stored flags
 _PLAUSIBLE_DELAY_US = (-2 * SECOND_US, 10 * SECOND_US)
 
 
 @dataclass(frozen=True, slots=True)
 class Trades:
-    """The price observations among *rows*, as arrays; ``at`` are their positions in *rows*."""
+    """The price observations among *updates*, as arrays; ``at`` are their positions in its rows."""
 
-    rows: pl.DataFrame
-    symbols: Ints  # of every row
+    updates: Updates
+    booking: Booking  # of all updates
+    among_updates: Ints  # their positions in both
     at: Ints
     symbol: Ints
     happened: Ints
+    second: Ints
     price: Floats
-    counts: Ints  # of updates by kind, packed
     prev_price: Floats  # the last price known before the observation's second, or NaN
-    booking: Booking  # of the observations only
     flags: Ints
 
     @classmethod
@@ -62,25 +63,29 @@ class Trades:
         updates = Updates.among(rows)
         prices, happened = floats(rows["last_price"]), microseconds(rows["event_time"])
         priced = rows["last_price"].is_not_null().to_numpy()[updates.at]
-        is_trade = np.isin(updates.kind, [NUMBERS[kind] for kind in OBSERVING])
-        observed = np.flatnonzero(is_trade & priced)
+        observed = np.flatnonzero(_OBSERVING[updates.kind] & priced)
         restored = updates.at[(updates.kind == NUMBERS[Kind.RESTORE]) & priced]
-        booking, at = book(updates).take(observed), updates.at[observed]
-        symbols = codes(rows["symbol"])
-        symbol, price = symbols[at], prices[at]
+        booking, at = book(updates), updates.at[observed]
+        symbol, price, happened_then = updates.symbol[observed], prices[at], happened[at]
+        second = happened_then // SECOND_US
         return cls(
-            rows=rows,
-            symbols=symbols,
+            updates=updates,
+            booking=booking,
+            among_updates=observed,
             at=at,
             symbol=symbol,
-            happened=happened[at],
+            happened=happened_then,
+            second=second,
             price=price,
-            counts=_PACKED[updates.kind[observed]],
             prev_price=_previous(
-                symbol, happened[at], price, symbols[restored], happened[restored], prices[restored]
+                symbol,
+                happened_then,
+                price,
+                updates.symbols[restored],
+                happened[restored],
+                prices[restored],
             ),
-            booking=booking,
-            flags=_row_flags(rows, at, booking, happened[at], updates.received[observed]),
+            flags=_row_flags(updates, booking, observed, happened_then, second),
         )
 
 
@@ -106,18 +111,25 @@ def _previous(
 
 
 def _row_flags(
-    rows: pl.DataFrame, at: Ints, booking: Booking, happened: Ints, received: Ints
+    updates: Updates, booking: Booking, observed: Ints, happened: Ints, second: Ints
 ) -> Ints:
+    """Return the flags of each observation; on nearly every row of a good day they are zero."""
+    received = updates.received[observed]
     delay = received - happened
     low, high = _PLAUSIBLE_DELAY_US
-    begun = happened // SECOND_US * SECOND_US
-    flags = np.where(booking.known, _VOLUME_KNOWN, 0)
+    flags = np.zeros(observed.size, dtype=np.int64)
     flags[(delay < low) | (delay > high)] |= Flag.CLOCK_SUSPECT
-    flags[received - begun > SECOND_US + _LATENESS_US] |= Flag.LATE
-    flags[bools(rows["update_mode"].str.starts_with("delayed"))[at]] |= Flag.DELAYED_FEED
-    flags[booking.reset] |= Flag.COUNTER_RESET
-    flags[booking.fell] |= Flag.COUNTER_FELL
-    flags[booking.spans_gap] |= Flag.SPANS_GAP
+    flags[received - second * SECOND_US > SECOND_US + _LATENESS_US] |= Flag.LATE
+    modes = updates.rows["update_mode"]
+    if not (modes == "streaming").all():
+        flags[bools(modes.str.starts_with("delayed"))[updates.at[observed]]] |= Flag.DELAYED_FEED
+    for flag, rows in (
+        (Flag.COUNTER_RESET, booking.reset),
+        (Flag.COUNTER_FELL, booking.fell),
+        (Flag.SPANS_GAP, booking.spans_gap),
+    ):
+        if rows.any():
+            flags[rows[observed]] |= flag
     return flags
 
 
@@ -137,23 +149,24 @@ class Seconds:
     @classmethod
     def of(cls, trades: Trades) -> Seconds:
         """Return the observed seconds of *trades*, in order."""
-        second = trades.happened // SECOND_US
-        starts = np.flatnonzero(changes(trades.symbol, second))
-        symbol, second = trades.symbol[starts], second[starts]
-        quotes, last = _beside(trades, trades.at[starts])
-        bid, ask = floats(trades.rows["bid"])[last], floats(trades.rows["ask"])[last]
-        flags = np.bitwise_or.reduceat(trades.flags, starts)
+        starts = np.flatnonzero(changes(trades.symbol, trades.second))
+        symbol, second = trades.symbol[starts], trades.second[starts]
+        rows = trades.updates.rows
+        quotes, last = _beside(trades.updates, trades.at[starts])
+        bid, ask = floats(rows["bid"])[last], floats(rows["ask"])[last]
+        known = _any(trades.booking.known[trades.among_updates], starts)
+        flags = _joined(trades.flags, starts)
         flags[bid > ask] |= Flag.CROSSED_QUOTE
-        known = (flags & _VOLUME_KNOWN) > 0
+        flags[~known] |= Flag.VOLUME_UNKNOWN
         return cls(
             starts=starts,
             observed=np.ones(starts.size, dtype=np.int64),
             quotes=quotes,
             bid=bid,
             ask=ask,
-            spread=spreads(trades.rows, trades.symbols, symbol, second),
+            spread=spreads(rows, trades.updates.symbols, symbol, second),
             known=known,
-            flags=np.where(known, flags & ~_VOLUME_KNOWN, flags | Flag.VOLUME_UNKNOWN),
+            flags=flags,
         )
 
     def over(self, starts: Ints) -> Seconds:
@@ -169,20 +182,20 @@ class Seconds:
             bid=self.bid[last],
             ask=self.ask[last],
             spread=_mean(self.spread, first),
-            known=np.logical_or.reduceat(self.known, first),
-            flags=np.bitwise_or.reduceat(self.flags, first),
+            known=_any(self.known, first),
+            flags=_joined(self.flags, first),
         )
 
 
-def _beside(trades: Trades, observed: Ints) -> tuple[Ints, Ints]:
+def _beside(updates: Updates, observed: Ints) -> tuple[Ints, Ints]:
     """Return for each row at *observed* the quote-only updates and the last row of its second."""
-    second = microseconds(trades.rows["event_time"]) // SECOND_US
-    begins = changes(trades.symbols, second)
+    second = microseconds(updates.rows["event_time"]) // SECOND_US
+    begins = changes(updates.symbols, second)
     starts = np.flatnonzero(begins)
-    number = np.cumsum(begins)[observed] - 1
+    number = np.cumsum(begins.astype(np.int64))[observed] - 1
     first, last = starts[number], _ends(starts, second.size)[number]
-    is_quote = bools(trades.rows["kind"] == Kind.QUOTE)
-    quotes = np.cumsum(is_quote)
+    is_quote = updates.kinds == NUMBERS[Kind.QUOTE]
+    quotes = np.cumsum(is_quote.astype(np.int64))
     return quotes[last] - quotes[first] + is_quote[first], last
 
 
@@ -193,11 +206,13 @@ def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
     starts = np.flatnonzero(changes(trades.symbol, opens))
     ends = _ends(starts, opens.size)
     seconds = seconds.over(starts)
-    names = trades.rows.select("exchange", "symbol")[trades.at[starts]]
-    booking = trades.booking
-    volume = from_lots(_sums(booking.booked, starts, ends), booking.decimals[starts])
+    updates, booking, own = trades.updates, trades.booking, trades.among_updates
+    first, last = own[starts], own[ends]
+    names = updates.rows.select("exchange", "symbol")[trades.at[starts]]
+    volume = from_lots(_sums(booking.booked[own], starts, ends), booking.decimals[first])
+    volume[~seconds.known] = np.nan
     basis = np.where(seconds.known, (seconds.flags & Flag.COUNTER_RESET) > 0, 2)
-    counts = _sums(trades.counts, starts, ends)
+    counts = _sums(_PACKED[updates.kind[own]], starts, ends)
     return pl.DataFrame(
         {
             "exchange": names["exchange"],
@@ -208,20 +223,20 @@ def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
             "low": np.minimum.reduceat(trades.price, starts),
             "close": trades.price[ends],
             "prev_close": _nullable(trades.prev_price[starts]),
-            "volume": _nullable(np.where(seconds.known, volume, np.nan)),
+            "volume": _nullable(volume),
             "volume_basis": _BASES.gather(basis),
-            "counter_start": _nullable(booking.before[starts]),
-            "counter_end": _nullable(booking.after[ends]),
+            "counter_start": _nullable(booking.before[first]),
+            "counter_end": _nullable(booking.after[last]),
             "price_updates": _count(counts, Kind.PRICE),
             "volume_updates": _count(counts, Kind.VOLUME),
             "time_updates": _count(counts, Kind.TIME),
-            "quote_updates": seconds.quotes,
+            "quote_updates": seconds.quotes.astype(np.int32),
             "late_updates": _late(trades.flags, starts),
             "bid": _nullable(seconds.bid),
             "ask": _nullable(seconds.ask),
             "spread": _nullable(seconds.spread),
-            "observed_seconds": seconds.observed,
-            "flags": seconds.flags,
+            "observed_seconds": seconds.observed.astype(np.int32),
+            "flags": seconds.flags.astype(np.int32),
         }
     )
 
@@ -233,17 +248,19 @@ _SHIFT = {Kind.PRICE: 0, Kind.VOLUME: 20, Kind.TIME: 40}
 _PACKED = np.zeros(len(Kind) + 1, dtype=np.int64)  # of the kind's number
 for _kind, _shift in _SHIFT.items():
     _PACKED[NUMBERS[_kind]] = 1 << _shift
+_OBSERVING = np.zeros(len(Kind) + 1, dtype=np.bool_)
+_OBSERVING[[NUMBERS[_kind] for _kind in OBSERVING]] = True
 
 
-def _count(packed: Ints, kind: Kind) -> Ints:
-    return (packed >> _SHIFT[kind]) & _COUNT
+def _count(packed: Ints, kind: Kind) -> Counts:
+    return ((packed >> _SHIFT[kind]) & _COUNT).astype(np.int32)
 
 
-def _late(flags: Ints, starts: Ints) -> Ints:
+def _late(flags: Ints, starts: Ints) -> Counts:
     late = (flags & Flag.LATE) > 0
     if not late.any():
-        return np.zeros(starts.size, dtype=np.int64)
-    counts: Ints = np.add.reduceat(late, starts, dtype=np.int64)
+        return np.zeros(starts.size, dtype=np.int32)
+    counts: Counts = np.add.reduceat(late, starts, dtype=np.int32)
     return counts
 
 
@@ -254,6 +271,22 @@ def _sums(values: Ints, starts: Ints, ends: Ints) -> Ints:
     """Return the sum of each run: whole numbers, so a difference of running totals is exact."""
     total: Ints = np.cumsum(values)
     return total[ends] - total[starts] + values[starts]
+
+
+def _any(values: Bools, starts: Ints) -> Bools:
+    """Return whether a value of each run is true."""
+    if values.all():
+        return np.ones(starts.size, dtype=np.bool_)
+    found: Bools = np.logical_or.reduceat(values, starts)
+    return found
+
+
+def _joined(flags: Ints, starts: Ints) -> Ints:
+    """Return the flags of each run."""
+    if not flags.any():
+        return np.zeros(starts.size, dtype=np.int64)
+    joined: Ints = np.bitwise_or.reduceat(flags, starts)
+    return joined
 
 
 def _ends(starts: Ints, size: int) -> Ints:

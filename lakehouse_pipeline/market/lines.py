@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from lakehouse_pipeline.market.arrays import microseconds
+from lakehouse_pipeline.market.arrays import microseconds, text_changes
 from lakehouse_pipeline.market.quotes import (
     RECEIVED,
     Kind,
@@ -46,10 +46,10 @@ def _symbols_with_overlap(rows: pl.DataFrame) -> list[str]:
     """Return the symbols for which two sessions' rows overlap in received time."""
     if rows.is_empty():
         return []
-    changes = rows["session_id"].ne_missing(rows["session_id"].shift())
-    changes |= rows["symbol"] != rows["symbol"].shift()
-    starts = np.flatnonzero(changes.fill_null(value=True).to_numpy())
-    starts = np.union1d(starts, [0])
+    symbols = text_changes(rows["symbol"])
+    starts = np.union1d(text_changes(rows["session_id"]), symbols)
+    if starts.size == symbols.size:  # each has one session
+        return []
     received = microseconds(rows["received_at"])
     stretches = rows.select(
         pl.col("symbol").gather(starts), pl.col("session_id").gather(starts)

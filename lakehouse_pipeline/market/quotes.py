@@ -16,7 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from lakehouse_pipeline.market.arrays import Ints, bools, changes, codes, microseconds
+from lakehouse_pipeline.market.arrays import (
+    Bools,
+    Ints,
+    beginnings,
+    bools,
+    microseconds,
+    text_changes,
+)
 from lakehouse_pipeline.market.schemas import QUOTES
 
 
@@ -54,6 +61,9 @@ COLUMNS = {
 
 _BOOK = frozenset({"bid", "ask", "bid_size", "ask_size"})
 _NEW_DAY = frozenset({"open_price", "prev_close_price", "open_time"})
+
+_COUNTER = "cumulative_volume"
+_USUAL = (f"last_price,last_time,{_COUNTER}", f"last_time,{_COUNTER}")
 
 # The order in which things happened, and the order in which they were seen. Both end in the
 # row's identity, so they are total and no input order shows through.
@@ -94,10 +104,14 @@ def frame(rows: Iterable[tuple[Any, ...]]) -> pl.DataFrame:  # Any: one row's va
 
 
 def numbered(kind: pl.Series) -> npt.NDArray[np.int8]:
-    """Return kinds as their NUMBERS; zero for what is none."""
+    """Return kinds as their NUMBERS; zero for what begins like none."""
     numbers = np.zeros(kind.len(), dtype=np.int8)
+    if not numbers.size:
+        return numbers
+    begins = beginnings(kind)  # which no two kinds share
     for each, number in NUMBERS.items():
-        numbers += bools(kind == each) * number
+        own = np.frombuffer(each.encode()[:4], dtype="<u4")
+        numbers += (begins == own).view(np.int8) * number
     return numbers
 
 
@@ -108,9 +122,23 @@ def observes_price() -> pl.Expr:
 
 def observes_counter() -> pl.Expr:
     """Whether a row shows the counter: it carried it, or restored it."""
-    carried = pl.col("changed").str.contains("cumulative_volume", literal=True)
+    carried = pl.col("changed").str.contains(_COUNTER, literal=True)
     restored = pl.col("kind") == Kind.RESTORE
     return (carried | restored) & pl.col("cumulative_volume").is_not_null()
+
+
+def showing_counter(changed: pl.Series, kinds: npt.NDArray[np.int8]) -> Bools:
+    """Return which rows carried or restored the counter, be it null, as ``observes_counter``.
+
+    Nearly all trades begin with the same columns, so that few are searched.
+    """
+    shows: Bools = kinds == NUMBERS[Kind.RESTORE]
+    for usual in _USUAL:
+        others = np.flatnonzero(~shows)
+        shows[others] = bools(changed.gather(others).str.starts_with(usual))
+    others = np.flatnonzero(~shows)
+    shows[others] = bools(changed.gather(others).str.contains(_COUNTER, literal=True))
+    return shows
 
 
 def canonical(quotes: pl.DataFrame) -> pl.DataFrame:
@@ -134,20 +162,22 @@ def canonical(quotes: pl.DataFrame) -> pl.DataFrame:
 
 def _inspect(quotes: pl.DataFrame) -> tuple[bool, Ints]:
     """Return whether rows are in canonical order, and which repeat the row before them."""
-    symbols = codes(quotes["symbol"])
-    same = symbols[1:] == symbols[:-1]
-    happened = np.diff(microseconds(quotes["event_time"]))
-    received = np.diff(microseconds(quotes["received_at"]))
-    together = same & (happened == 0)
-    behind = (same & (happened < 0)) | (together & (received < 0))
+    symbol = quotes["symbol"]
+    starts = text_changes(symbol)
+    happened, received = microseconds(quotes["event_time"]), microseconds(quotes["received_at"])
+    same = np.ones(quotes.height - 1, dtype=np.bool_)
+    same[starts[1:] - 1] = False
+    together = same & (happened[1:] == happened[:-1])
+    behind = same & (happened[1:] < happened[:-1])
+    behind |= together & (received[1:] < received[:-1])
     # Writers and sequences are compared only where both times are equal, which is rare.
-    ties = np.flatnonzero(together & (received == 0)) + 1
+    ties = np.flatnonzero(together & (received[1:] == received[:-1])) + 1
     later, earlier = quotes["writer_id"][ties], quotes["writer_id"][ties - 1]
     sequence = quotes["sequence"].to_numpy()
     step = sequence[ties] - sequence[ties - 1]
     same_writer = (later == earlier).to_numpy()
     misplaced = (later < earlier).to_numpy() | (same_writer & (step < 0))
-    heads = quotes["symbol"][np.flatnonzero(changes(symbols))]
+    heads = symbol[starts]
     sorted_names = bool((heads.head(-1) < heads.tail(-1)).all())
     ordered = sorted_names and not behind.any() and not misplaced.any()
     return ordered, ties[same_writer & (step == 0)]

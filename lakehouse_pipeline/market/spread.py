@@ -17,39 +17,45 @@ def spreads(rows: pl.DataFrame, symbols: Ints, of: Ints, seconds: Ints) -> Float
     *symbols* numbers the symbol of each row; *of* and *seconds* are the symbol and the epoch
     second asked for, both rising.
     """
-    spread = floats(rows["ask"] - rows["bid"])
-    known = np.flatnonzero(~np.isnan(spread))
-    if not known.size:
+    spread = floats(rows["ask"]) - floats(rows["bid"])
+    received, sequence = microseconds(rows["received_at"]), rows["sequence"].to_numpy()
+    known = ~np.isnan(spread)
+    if not known.all():
+        spread, received, sequence = spread[known], received[known], sequence[known]
+        symbols = symbols[known]
+    if not spread.size:
         return np.full(seconds.size, np.nan)
-    received = microseconds(rows["received_at"])[known]
-    order = _receive_order(symbols[known], received, rows["sequence"].to_numpy()[known])
-    known, received = known[order], received[order]
-    spread, symbol = spread[known], symbols[known]
+    order = _receive_order(symbols, received, sequence)
+    spread, received = spread[order], received[order]  # rows stay within their symbol
 
     # What each state adds to the second it was received in: it holds until the next one's.
     second = received // SECOND_US
-    first = changes(symbol, second)
-    begun = np.flatnonzero(first)
-    until = np.append(received[1:], 0)
-    last = np.append(begun[1:], known.size) - 1
-    until[last] = (second[last] + 1) * SECOND_US
-    change_total = np.add.reduceat(spread * (until - received), begun)
+    begun = np.flatnonzero(changes(symbols, second))
+    last = np.append(begun[1:], spread.size) - 1
+    symbol, second = symbols[begun], second[begun]
+    begin = second * SECOND_US
+    held = np.diff(received, append=0)
+    held[last] = begin + SECOND_US - received[last]
+    change_total = np.add.reduceat(spread * held, begun)
     # Before the first change of a second stands what the symbol had before, if anything.
-    lead = received[begun] - second[begun] * SECOND_US
-    before = np.where(changes(symbol)[begun], np.nan, np.roll(spread, 1)[begun])
-    start = np.where(np.isnan(before), 0.0, before * lead)
-    length = np.where(np.isnan(before), SECOND_US - lead, SECOND_US)
+    lead = received[begun] - begin
+    start = np.roll(spread[last], 1) * lead
+    length = np.full(begun.size, SECOND_US)
+    first = np.flatnonzero(changes(symbol))
+    start[first], length[first] = 0.0, SECOND_US - lead[first]
     moving = (start + change_total) / length
 
     # One rising key for (symbol, second) finds each second's changes, or the state it inherits.
     origin = min(second.min(), seconds.min())
     span = max(second.max(), seconds.max()) - origin + 1
-    asked = of * span + (seconds - origin)
-    group = np.searchsorted((symbol * span + (second - origin))[begun], asked, side="right") - 1
+    asked, there = of * span + (seconds - origin), symbol * span + (second - origin)
+    group = np.searchsorted(there, asked, side="right") - 1
     found = np.maximum(group, 0)
-    inherited = (group >= 0) & (symbol[begun][found] == of)
-    changing = inherited & (second[begun][found] == seconds)
-    return np.where(changing, moving[found], np.where(inherited, spread[last][found], np.nan))
+    result: Floats = moving[found]
+    still = np.flatnonzero(there[found] != asked)
+    result[still] = spread[last[found[still]]]
+    result[(group < 0) | (symbol[found] != of)] = np.nan
+    return result
 
 
 def _receive_order(symbols: Ints, received: Ints, sequence: Ints) -> Ints:
@@ -57,7 +63,8 @@ def _receive_order(symbols: Ints, received: Ints, sequence: Ints) -> Ints:
     origin = received.min()
     key = symbols * (received.max() - origin + 1) + (received - origin)
     order = np.argsort(key, kind="stable")  # which takes ordered stretches as they are
-    together = np.diff(key[order]) == 0
-    if (together & (np.diff(sequence[order]) < 0)).any():
-        return np.lexsort((sequence, key))
+    key = key[order]
+    together = np.flatnonzero(key[1:] == key[:-1])
+    if (sequence[order[together + 1]] < sequence[order[together]]).any():
+        return np.lexsort((sequence, received, symbols))
     return order

@@ -38,11 +38,13 @@ from lakehouse_pipeline.market.arrays import (
     Ints,
     changes,
     codes,
+    floats,
+    microsecond,
     microseconds,
 )
 from lakehouse_pipeline.market.decimals import decimals_of, to_lots
 from lakehouse_pipeline.market.levels import high_water
-from lakehouse_pipeline.market.quotes import NUMBERS, Kind, numbered, observes_counter
+from lakehouse_pipeline.market.quotes import NUMBERS, Kind, numbered, showing_counter
 from lakehouse_pipeline.market.windows import TimeWindow
 
 T = TypeVar("T", bound=np.generic)
@@ -79,6 +81,8 @@ class Updates:
     """All rows but quotes as arrays, one line per symbol; ``at`` are their positions in *rows*."""
 
     rows: pl.DataFrame
+    symbols: Ints  # of every row
+    kinds: npt.NDArray[np.int8]  # of every row
     at: Ints
     symbol: Ints
     kind: npt.NDArray[np.int8]
@@ -89,21 +93,23 @@ class Updates:
     @classmethod
     def among(cls, rows: pl.DataFrame) -> Updates:
         """Return the updates among *rows*, which are by symbol."""
-        kind = numbered(rows["kind"])
-        at = np.flatnonzero(kind != NUMBERS[Kind.QUOTE])
+        symbols, kinds = codes(rows["symbol"]), numbered(rows["kind"])
+        at = np.flatnonzero(kinds != NUMBERS[Kind.QUOTE])
         return cls(
             rows=rows,
+            symbols=symbols,
+            kinds=kinds,
             at=at,
-            symbol=codes(rows["symbol"])[at],
-            kind=kind[at],
+            symbol=symbols[at],
+            kind=kinds[at],
             received=microseconds(rows["received_at"])[at],
             day=_counter_days(rows)[at],
-            value=_observed_values(rows)[at],
+            value=_observed_values(rows, kinds[at], at),
         )
 
     def take(self, order: Ints) -> Updates:
         """Return the updates in another *order*."""
-        arrays = (f.name for f in fields(self) if f.name != "rows")
+        arrays = ("at", "symbol", "kind", "received", "day", "value")
         return replace(self, **{name: getattr(self, name)[order] for name in arrays})
 
 
@@ -164,7 +170,7 @@ def _book(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]], since: dat
     run, run_start = _runs_of(updates, runs)
     new_group = changes(symbols, days)
     group = np.cumsum(new_group) - 1
-    complete = days * DAY_US >= round(since.timestamp() * 1e6)
+    complete = days * DAY_US >= microsecond(since)
     anchored = complete & (run_start <= days * DAY_US)
     anchored |= _seen_before_the_day(symbols, days, run, received)
     seen = np.flatnonzero(~np.isnan(value))
@@ -228,12 +234,11 @@ def _follow(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]]) -> Booki
     )
 
 
-def _observed_values(rows: pl.DataFrame) -> Floats:
-    """Return the counter where a row shows it, else NaN."""
-    volume = pl.col("cumulative_volume")
-    usable = observes_counter() & volume.is_between(0, LARGEST)
-    shown = rows.select(pl.when(usable).then(volume).fill_null(float("nan"))).to_series()
-    values: Floats = shown.to_numpy()
+def _observed_values(rows: pl.DataFrame, kinds: npt.NDArray[np.int8], at: Ints) -> Floats:
+    """Return the counter of the updates *at* positions where they show it, else NaN."""
+    values: Floats = floats(rows["cumulative_volume"])[at]
+    shown = showing_counter(rows["changed"].gather(at), kinds)
+    values[~(shown & (values >= 0) & (values <= LARGEST))] = np.nan
     return values
 
 
@@ -281,7 +286,7 @@ def _runs_of(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]]) -> tupl
         windows = runs.get(names[updates.at[a].item()], ())
         if not windows:
             continue
-        starts = np.array([round(w.start.timestamp() * 1e6) for w in windows])
+        starts = np.array([microsecond(w.start) for w in windows])
         run[a:b] = np.searchsorted(starts, received[a:b], side="right") - 1
         begun[a:b] = np.where(run[a:b] >= 0, starts[run[a:b]], received[a:b])
     return run, begun
@@ -308,14 +313,15 @@ def _states(kept: Ints, level: Floats, new_group: Bools, ground: Floats) -> tupl
     count = new_group.size
     if not count:
         return ground, ground
-    numbered = np.full(count, -1, dtype=np.int64)
-    numbered[kept] = np.arange(kept.size)
-    group_start = np.maximum.accumulate(np.where(new_group, np.arange(count), 0))
-    latest = np.maximum.accumulate(numbered)
-    known = np.append(kept, -1)[latest] >= group_start
-    after = np.where(known, np.append(level, np.nan)[latest], ground)
+    shown = np.zeros(count, dtype=np.int64)
+    shown[kept] = 1
+    shown = np.cumsum(shown)  # observations so far
+    begins = np.flatnonzero(new_group)
+    shown_before = np.append(0, shown[begins[1:] - 1])  # the group
+    known = shown > np.repeat(shown_before, np.diff(begins, append=count))
+    after = np.where(known, np.append(np.nan, level)[shown], ground)
     before = np.roll(after, 1)
-    before[new_group] = ground[new_group]
+    before[begins] = ground[begins]
     return before, after
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
+from lakehouse_pipeline.market.arrays import codes, text_changes
 from lakehouse_pipeline.market.quotes import (
     COLUMNS,
+    NUMBERS,
     Kind,
     canonical,
     changed_columns,
     classify,
     event_time,
     frame,
+    numbered,
+    observes_counter,
+    showing_counter,
 )
 from lakehouse_pipeline.market.schemas import QUOTES
 from lakehouse_pipeline_tests.scripted import START, Script
@@ -83,3 +89,44 @@ def test_equal_numbers_of_two_writers_are_two_rows():
     both = canonical(other.quotes.vstack(one.quotes))
 
     assert both["writer_id"].to_list() == ["a", "b"]
+
+
+def test_who_shows_the_counter_is_told_from_what_changed():
+    texts = ["last_price,last_time,cumulative_volume,bid", "last_time,cumulative_volume", "bid"]
+    texts += ["last_price,last_time", "last_price,cumulative_volume", "cumulative_volume", "", None]
+    kinds = [kind for kind in Kind if kind != Kind.QUOTE]
+    rows = pl.DataFrame(
+        {
+            "changed": texts * len(kinds),
+            "kind": [kind.value for kind in kinds for _ in texts],
+            "cumulative_volume": 1.0,
+        }
+    )
+
+    shown = showing_counter(rows["changed"], numbered(rows["kind"]))
+
+    expected = rows.select(observes_counter().fill_null(value=False)).to_series()
+    assert shown.tolist() == expected.to_list()
+
+
+def test_kinds_are_numbered_wherever_their_text_is_stored():
+    kinds = pl.Series([*(kind.value for kind in Kind), "price of another kind", "other"])
+
+    numbers = [*NUMBERS.values(), NUMBERS[Kind.PRICE], 0]  # told by how they begin
+    assert numbered(kinds.slice(1)).tolist() == numbers[1:]
+    assert numbered(pl.concat([kinds, kinds])).tolist() == numbers * 2
+    assert numbered(kinds.clear()).tolist() == []
+
+
+def test_equal_texts_are_one_run_wherever_they_are_stored():
+    long, longer = "BINANCE:BTCUSDT", "BINANCE:BTCUSDT.P"
+    texts = pl.concat([pl.Series([long, long, longer]), pl.Series([longer, "ETH", "ETH", long])])
+
+    assert text_changes(texts).tolist() == [0, 2, 4, 6]
+    assert text_changes(texts.slice(1, 4)).tolist() == [0, 1, 3]
+    assert text_changes(pl.Series([None, None, "a", "a", None], dtype=pl.String)).tolist() == [
+        *(0, 2, 4),
+    ]
+    assert text_changes(texts.head(1)).tolist() == [0]
+    assert text_changes(texts.clear()).tolist() == []
+    assert codes(texts).tolist() == [0, 0, 1, 1, 2, 2, 3]
