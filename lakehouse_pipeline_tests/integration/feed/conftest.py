@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
+from lakehouse_pipeline.feedserver.faults import Fault
+from lakehouse_pipeline.feedserver.generated import generated_market
+from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.sink import CommitReport
 from lakehouse_pipeline.ingest.supervision import workers
@@ -26,6 +30,9 @@ from lakehouse_pipeline.settings import (
     IngestSettings,
     Settings,
 )
+
+SYMBOLS = ["BINANCE:BTCUSDT", "BINANCE:ETHUSDT"]
+SPEED = 8.0  # a busy machine may stand still for a second without it looking like an outage
 
 
 def worker_settings(
@@ -128,3 +135,42 @@ def make_settings() -> Callable[..., Settings]:
 @pytest.fixture
 def run() -> Callable[..., contextlib.AbstractAsyncContextManager[RunningWorker]]:
     return running_worker
+
+
+@pytest.fixture(scope="session")
+def market():
+    """One market for all tests that need no other: its first hour is made once."""
+    return generated_market(pace=20)
+
+
+@pytest.fixture
+def play(tmp_path: Path, market, make_settings, run, eventually) -> Callable[..., Any]:
+    """Record *symbols* through faults until *enough*; return what landed and was sent."""
+
+    def start(
+        troubles: list[Fault],
+        enough: Callable[[Any], object] = lambda worker: worker.quotes_committed > 60,
+        silence: timedelta | None = None,
+        speed: float = SPEED,
+        symbols: Sequence[str] = SYMBOLS,
+        **feed: Any,
+    ) -> SimpleNamespace:
+        async def scenario():
+            async with FeedServer(market, speed=speed, faults=troubles) as server:
+                settings = make_settings(
+                    tmp_path, server.url, [*symbols], speed=speed, silence=silence
+                )
+                if feed:
+                    update = settings.feed.model_copy(update=feed)
+                    settings = settings.model_copy(update={"feed": update})
+                began = server.now()
+                async with run(settings) as worker:
+                    await eventually(lambda: enough(worker), timeout=40)
+                tables = {
+                    name: worker.table(f"raw.{name}") for name in ("quotes", "rejects", "coverage")
+                }
+                return SimpleNamespace(**tables, server=server, began=began, status=worker.status)
+
+        return asyncio.run(scenario())
+
+    return start

@@ -1,11 +1,13 @@
-"""Every fault of the feed: what lands, what is refused and why, and what coverage says."""
+"""Faults of connections and of the lake: what lands, and what coverage says of each outage.
+
+Those of single messages are in ``test_message_faults``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,6 @@ import pytest
 from pydantic import SecretStr
 
 from lakehouse_pipeline.feedserver import fault_kinds as faults
-from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.market.coverage import covered
 from lakehouse_pipeline.market.gaps import Cause, find_gaps
@@ -31,43 +32,6 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-@pytest.fixture(scope="module")
-def market():
-    return generated_market(pace=20)
-
-
-@pytest.fixture
-def play(tmp_path: Path, market, make_settings, run, eventually) -> Callable[..., Any]:
-    """Record BTC and ETH through faults until *enough*; return what landed and was sent."""
-
-    def start(
-        troubles: list[faults.Fault],
-        enough: Callable[[Any], object] = lambda worker: worker.quotes_committed > 60,
-        silence: timedelta | None = None,
-        speed: float = SPEED,
-        **feed: Any,
-    ) -> SimpleNamespace:
-        async def scenario():
-            async with FeedServer(market, speed=speed, faults=troubles) as server:
-                settings = make_settings(
-                    tmp_path, server.url, [BTC, ETH], speed=speed, silence=silence
-                )
-                if feed:
-                    update = settings.feed.model_copy(update=feed)
-                    settings = settings.model_copy(update={"feed": update})
-                began = server.now()
-                async with run(settings) as worker:
-                    await eventually(lambda: enough(worker), timeout=40)
-                tables = {
-                    name: worker.table(f"raw.{name}") for name in ("quotes", "rejects", "coverage")
-                }
-                return SimpleNamespace(**tables, server=server, began=began, status=worker.status)
-
-        return asyncio.run(scenario())
-
-    return start
-
-
 def ends(coverage: pl.DataFrame) -> list[str]:
     return coverage.filter(kind="ended").sort("start")["reason"].to_list()
 
@@ -77,83 +41,6 @@ def assert_one_unbroken_session(played: SimpleNamespace) -> None:
     whole = TimeWindow(played.coverage["start"].min(), played.coverage["end"].max())
     for symbol in (BTC, ETH):
         assert len(covered(played.coverage, symbol, whole)) == 1
-
-
-def reasons(played: SimpleNamespace) -> set[str]:
-    return set(played.rejects["reason"])
-
-
-# What is wrong with single messages costs those messages and no second of coverage.
-
-SPOILED = {
-    "truncated": (faults.Truncated(share=0.2), {"malformed_framing"}),
-    "garbage": (faults.Garbage(share=0.2), {"malformed_framing"}),
-    "wrong_length": (faults.WrongLength(share=0.2), {"malformed_framing"}),
-    "unknown": (faults.Unknown(share=0.2), {"unknown_message"}),
-    "negative_price": (
-        faults.BadValues(fields=["lp"], value=-1.5, share=0.3),
-        {"incredible_lp"},
-    ),
-    "absurd_price": (
-        faults.BadValues(fields=["lp"], value=1e30, share=0.3),
-        {"incredible_lp"},
-    ),
-    "negative_volume": (
-        faults.BadValues(fields=["volume"], value=-0.5, share=0.3),
-        {"incredible_volume"},
-    ),
-    "text_for_a_number": (
-        faults.BadValues(fields=["bid"], value="cheap", share=0.3),
-        {"incredible_bid"},
-    ),
-}
-
-
-@pytest.mark.parametrize("name", sorted(SPOILED))
-def test_what_cannot_be_true_is_refused_with_its_reason_and_nothing_else_is_lost(play, name):
-    fault, expected = SPOILED[name]
-
-    played = play([fault])
-
-    assert reasons(played) == expected
-    assert played.rejects["payload"].str.len_chars().min() > 0
-    assert_one_unbroken_session(played)
-    assert (played.quotes["last_price"].drop_nulls() > 0).all()
-    assert (played.quotes["last_price"].drop_nulls() < 1e9).all()
-    assert not played.quotes.select("writer_id", "sequence").is_duplicated().any()
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        faults.Duplicate(share=0.3),
-        faults.Reorder(share=0.3),
-        faults.Late(share=0.3, behind=5),
-        faults.VolumeBackwards(share=0.3),
-        faults.BadValues(fields=["volume"], value=1e100, share=0.3),
-        faults.BadValues(fields=["ch"], value=None, share=0.3),
-        faults.ClockStep(by=seconds(40)),
-        faults.RawText(),
-        faults.RawText(count="bytes"),
-        faults.SkewedStamps(share=1.0),
-    ],
-    ids=lambda fault: type(fault).__name__,
-)
-def test_what_can_be_true_lands_as_it_came_and_refuses_nothing(play, fault):
-    played = play([fault])
-
-    assert played.rejects.is_empty()
-    assert_one_unbroken_session(played)
-    times = played.quotes.sort("sequence")["received_at"]
-    assert times.is_sorted()
-
-
-def test_no_value_lands_as_null(play):
-    played = play([faults.BadValues(fields=["volume"], value=1e100, share=0.5)])
-
-    told = played.quotes.filter(pl.col("changed").str.contains("cumulative_volume"))
-    assert told["cumulative_volume"].null_count() > 0
-    assert told["cumulative_volume"].max() < 1e99
 
 
 def test_a_day_that_rolls_restores_the_daily_fields_and_counts_anew(play):
