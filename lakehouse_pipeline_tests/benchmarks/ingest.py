@@ -1,4 +1,4 @@
-"""What one worker takes, how soon it is safe and readable, and what decoding and a commit cost.
+"""What one worker takes, how soon it is safe and readable, and what decoding costs.
 
 The load: 300 symbols of a feed server in a process of its own, through the real worker into a real
 lake. Decoding: the same frames through the worker's way to a row, through tradingview-scraper's
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import statistics
 import sys
 import time
 from collections import defaultdict, deque
@@ -27,19 +26,18 @@ from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.market import Counter
 from lakehouse_pipeline.feedserver.quote_session import encode as encode_values
 from lakehouse_pipeline.ingest.express import Express
-from lakehouse_pipeline.ingest.rows import QUOTES, TARGETS, build_frame, micros
+from lakehouse_pipeline.ingest.rows import QUOTES, TARGETS, micros
 from lakehouse_pipeline.ingest.session import SECOND, SessionRecorder
 from lakehouse_pipeline.ingest.sink import CommitReport
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.ingest.worker import record
-from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.settings import ExchangeSettings, FeedSettings, Settings
 from lakehouse_pipeline.tradingview.frames import encode
 from lakehouse_pipeline.tradingview.messages import QuoteCompleted, QuoteUpdate
 from lakehouse_pipeline_tests.benchmarks.lines import Line
 
 SYMBOLS = 300
-MINUTES, COMMITS, TURNS = 10, 1_000, 100
+MINUTES, TURNS = 10, 100
 RATE = 5_500  # updates a second that are sent; more is never asked for
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 RECEIVED_AT = TARGETS[QUOTES].columns.index("received_at")
@@ -48,7 +46,6 @@ RECEIVED_AT = TARGETS[QUOTES].columns.index("received_at")
 def run(folder: Path, *, scale: float, say: Callable[[object], None]) -> list[Line]:
     return [
         *decoding(say),
-        *commits(folder / "commits", int(COMMITS * scale), say),
         *asyncio.run(load(folder / "load", timedelta(minutes=MINUTES) * scale, say)),
     ]
 
@@ -150,44 +147,6 @@ class _Memory:
 
     def close(self) -> None:
         pass
-
-
-# Commits.
-
-
-def commits(folder: Path, count: int, say: Callable[[object], None]) -> list[Line]:
-    folder.mkdir()
-    blank = dict.fromkeys(TARGETS[QUOTES].columns)
-    spent = []
-    with Lakehouse.open(Settings(state_dir=folder)) as lake:
-        for number in range(1, count + 1):
-            at = micros(NOON) + number * 15 * SECOND
-            rows = [(number * 100 + i, _row(blank, f"X:S{i}", at + i)) for i in range(20)]
-            frame = build_frame(TARGETS[QUOTES], rows, exchange="X", writer_id="w")
-            began = time.perf_counter()
-            lake.append("raw.quotes", frame, progress={"writer.w": number})
-            spent.append(time.perf_counter() - began)
-    early, late = spent[count // 50 : count * 12 // 100], spent[count * 9 // 10 :]
-    say(
-        f"commits: {statistics.median(early) * 1e3:.0f} ms, then "
-        f"{statistics.median(late) * 1e3:.0f} ms"
-    )
-    ratio = statistics.median(late) / statistics.median(early)
-    return [Line("the last tenth of commits / the first", ratio, 1.3)]
-
-
-def _row(blank: dict[str, None], symbol: str, at: int) -> tuple[object, ...]:
-    row: dict[str, object] = {
-        **blank,
-        "symbol": symbol,
-        "event_time": at,
-        "received_at": at,
-        "kind": "quote",
-        "changed": "bid",
-        "session_id": "s",
-        "bid": 1.0,
-    }
-    return tuple(row.values())
 
 
 # Load.

@@ -12,9 +12,9 @@ pytestmark = pytest.mark.bench
 
 
 def test_commits_keep_their_cost(tmp_path: Path):
-    from lakehouse_pipeline_tests.benchmarks import ingest
+    from lakehouse_pipeline_tests.benchmarks import commits
 
-    (line,) = ingest.commits(tmp_path / "lake", 150, print)
+    (line,) = commits.run(tmp_path / "lake", scale=0.15, say=print)
 
     assert line.value > 0
 

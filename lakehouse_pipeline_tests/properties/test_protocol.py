@@ -27,7 +27,6 @@ from lakehouse_pipeline.tradingview.messages import (
 from lakehouse_pipeline.tradingview.parsing import parse
 from lakehouse_pipeline.tradingview.protocol import ClientProtocol
 from lakehouse_pipeline.tradingview.server_protocol import Call, HeartbeatEcho, ServerProtocol
-from lakehouse_pipeline.tradingview.state import QuoteState
 
 NOW = datetime(2025, 12, 20, 22, 12, 8, tzinfo=UTC)
 IDS = st.text(st.characters(codec="utf-8"), max_size=8) | st.just("~m~12~m~{}~h~1")
@@ -259,19 +258,6 @@ def test_a_method_nobody_acts_on_is_kept_as_unknown(payload):
 
     if isinstance(event, Unknown):
         assert (event.method, event.payload) == ("unheard_of", payload)
-
-
-@given(st.lists(st.dictionaries(st.sampled_from("abcdef"), SCALARS, max_size=4), max_size=6))
-def test_merged_state_is_the_last_word_on_each_key(updates):
-    state = QuoteState()
-
-    changed = [state.merge(update) for update in updates]
-
-    assert changed == [frozenset(update) for update in updates]
-    for key in "abcdef":
-        said = [update[key] for update in updates if key in update]
-        assert (key in state.values) == bool(said)
-        assert not said or state.values[key] == said[-1]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=3))

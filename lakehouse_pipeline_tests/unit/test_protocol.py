@@ -20,7 +20,6 @@ from lakehouse_pipeline.tradingview.messages import (
 )
 from lakehouse_pipeline.tradingview.protocol import QUOTE_FIELDS, ClientProtocol
 from lakehouse_pipeline.tradingview.server_protocol import Call, HeartbeatEcho, ServerProtocol
-from lakehouse_pipeline.tradingview.state import QuoteState
 
 NOW = datetime(2025, 12, 20, 22, 12, 8, 405_000, tzinfo=UTC)
 
@@ -265,25 +264,3 @@ def test_a_server_may_spell_and_count_in_its_own_way():
     assert client.receive_text(text, NOW) == [
         QuoteUpdate("qs", "TSE:2801", "ok", {"description": "キッコーマン"}, "")
     ]
-
-
-# The merged state.
-
-
-def test_partial_updates_merge_into_one_snapshot():
-    state = QuoteState()
-
-    state.merge({"lp": 1.0, "volume": 5.0, "type": "spot"})
-    changed = state.merge({"lp": 2.0, "volume": None})
-
-    assert changed == {"lp", "volume"}
-    assert state.values == {"lp": 2.0, "volume": None, "type": "spot"}
-
-
-def test_a_static_block_sent_again_clears_nothing():
-    state = QuoteState()
-    state.merge({"lp": 1.0, "type": "spot", "pricescale": 100})
-
-    state.merge({"type": "spot", "pricescale": 100})
-
-    assert state.values["lp"] == 1.0
