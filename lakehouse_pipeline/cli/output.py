@@ -10,15 +10,20 @@ import sys
 from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
+from shutil import get_terminal_size
+from typing import Literal
 
 import msgspec
 import polars as pl
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
-PROSE = {"evidence"}  # columns whose text may wrap
-MAX_WIDTH = 160
+PROSE = {"evidence", "what"}  # columns whose text may wrap
+PROSE_WIDTH = 24  # characters it needs to be read
+PAGE_WIDTH = 160  # what is not a terminal has no width of its own; prose wraps here
 
 
 class Format(StrEnum):
@@ -56,15 +61,37 @@ def _write_table(frame: pl.DataFrame, title: str) -> None:
     if frame.is_empty():
         print(f"{title}: nothing yet.")  # noqa: T201  # the command's own voice
         return
+    filled = frame.select(name for name in frame.columns if frame[name].null_count() < frame.height)
+    width = get_terminal_size().columns if sys.stdout.isatty() else PAGE_WIDTH
+    shown = filled.width
+    # A figure cut to the terminal's width says nothing, nor do lines that wrap into each other:
+    # a terminal gets the columns that fit, first things first, and a file all of them.
+    if sys.stdout.isatty():
+        while shown > 1 and _least_width(filled[:, :shown]) > width:
+            shown -= 1
+    table = _table(filled[:, :shown], title)
+    Console(width=max(width, _least_width(filled[:, :shown]))).print(table)
+    if left_out := filled.columns[shown:]:
+        print(f"Not shown in {width} columns: {', '.join(left_out)}. --format csv has them.")  # noqa: T201  # as above
+
+
+def _table(frame: pl.DataFrame, title: str = "") -> Table:
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    shown = [name for name in frame.columns if frame[name].null_count() < frame.height]
-    for name in shown:
-        numeric = frame.schema[name].is_numeric()
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=name not in PROSE)
-    for row in frame.select(shown).iter_rows():
-        table.add_row(*(_cell(value) for value in row))
-    # A figure cut to the terminal's width says nothing; a line that wraps still does.
-    Console(width=MAX_WIDTH).print(table)
+    for name, dtype in frame.schema.items():
+        justify: Literal["left", "right"] = "right" if dtype.is_numeric() else "left"
+        if name in PROSE:
+            table.add_column(name, justify=justify, min_width=PROSE_WIDTH)
+        else:
+            longest = max(map(cell_len, (name, *map(_cell, frame[name]))))
+            table.add_column(name, justify=justify, min_width=longest, no_wrap=True)
+    for row in frame.iter_rows():
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _least_width(frame: pl.DataFrame) -> int:
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, _table(frame)).minimum
 
 
 def _cell(value: object) -> str:

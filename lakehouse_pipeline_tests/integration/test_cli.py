@@ -10,7 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -193,3 +195,42 @@ def test_doctor_listens_and_records_what_the_feed_is_like(
     assert facts["framing_errors"] == 0
     assert facts["update_modes"] == ["streaming"]
     assert "volume counter: undecided" in said
+
+
+def printed_in_a_terminal(columns: int) -> str:
+    """What a terminal of that many columns receives of a table of bars."""
+    script = """
+import polars as pl
+from lakehouse_pipeline.cli.output import Format, write
+prices = {name: [104_321.123456] for name in ("open", "high", "low", "close")}
+frame = pl.DataFrame({"open_time": ["2026-01-05 10:00"], **prices, "source": ["streamed"]})
+write(frame, Format.table)
+"""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    subprocess.run([sys.executable, "-c", script], stdout=theirs, check=True, env=env)
+    os.close(theirs)
+    text = b""
+    with suppress(OSError):  # Linux: the other end was closed
+        while piece := os.read(ours, 4096):
+            text += piece
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
+
+
+def test_a_narrow_terminal_gets_whole_columns_and_the_names_of_the_others():
+    lines = printed_in_a_terminal(60).splitlines()
+
+    assert max(map(len, lines[:-1])) <= 60
+    assert "2026-01-05 10:00" in "".join(lines)
+    assert "104,321.1235" in "".join(lines)
+    assert lines[-1].startswith("Not shown in 60 columns: ")
+    assert lines[-1].endswith("close, source. --format csv has them.")
+
+
+def test_a_wide_terminal_gets_every_column():
+    lines = printed_in_a_terminal(200).splitlines()
+
+    assert "streamed" in "".join(lines)
+    assert "Not shown" not in "".join(lines)
