@@ -21,24 +21,42 @@ class Clock(Protocol):
     def is_set(self) -> bool:
         """Whether ``now`` can be asked already."""
 
+    @property
+    def stepped(self) -> timedelta:
+        """How far the machine's clock has been set since the anchor; ``now`` does not follow it."""
+
     def now(self) -> datetime: ...
 
-    def anchor(self, feed_time: datetime) -> None:
-        """Take the feed's own time, which its hello has just told."""
+    def anchor(self, feed_time: datetime | None) -> None:
+        """Begin a session: take the time anew; *feed_time* is the feed's own, if its hello told."""
 
     async def sleep(self, length: timedelta) -> None: ...
 
 
 class WallClock:
-    """The machine's clock, whatever the feed's hello says."""
+    """The machine's time at the anchor, and steadily on from there, whatever the feed's hello says.
+
+    Within a session the machine's clock may be set, or the machine may sleep: what was received a
+    second later must not be an hour later.
+    """
 
     is_set = True
 
-    def now(self) -> datetime:
-        return datetime.now(UTC)
+    def __init__(self) -> None:
+        self._anchor()
 
-    def anchor(self, feed_time: datetime) -> None:
-        """Ignore the feed's time: ours decides what we saw when."""
+    @property
+    def stepped(self) -> timedelta:
+        return datetime.now(UTC) - self.now()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(microseconds=(time.monotonic_ns() - self._origin) // 1_000)
+
+    def anchor(self, feed_time: datetime | None) -> None:  # noqa: ARG002  # ours decides what we saw when
+        self._anchor()
+
+    def _anchor(self) -> None:
+        self._start, self._origin = datetime.now(UTC), time.monotonic_ns()
 
     async def sleep(self, length: timedelta) -> None:
         await asyncio.sleep(length.total_seconds())
@@ -46,6 +64,8 @@ class WallClock:
 
 class FeedClock:
     """The feed's time at its hello, and *speed* seconds more for each second since."""
+
+    stepped = timedelta(0)  # the machine's clock is not asked
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
@@ -60,9 +80,10 @@ class FeedClock:
         assert self._start is not None, "the feed has not said hello yet"
         return self._start + timedelta(seconds=(time.monotonic() - self._origin) * self._speed)
 
-    def anchor(self, feed_time: datetime) -> None:
-        self._start = feed_time
-        self._origin = time.monotonic()
+    def anchor(self, feed_time: datetime | None) -> None:
+        if feed_time is not None:
+            self._start = feed_time
+            self._origin = time.monotonic()
 
     async def sleep(self, length: timedelta) -> None:
         await asyncio.sleep(length.total_seconds() / self._speed)

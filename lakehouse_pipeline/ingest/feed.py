@@ -38,6 +38,7 @@ from .tokens import Tokens
 log = structlog.get_logger()
 
 TICK = timedelta(seconds=1)
+STEP = timedelta(seconds=1)  # of the machine's clock; less passes as jitter
 
 
 class Receiver:
@@ -80,6 +81,7 @@ class Receiver:
         while True:
             await self._limiter.wait(self._feed.url)
             began = time.monotonic()
+            pause = timedelta(0)
             try:
                 await self._record_session()
             except Banned:
@@ -97,10 +99,10 @@ class Receiver:
                 )
             await self._clock.sleep(pause)
 
-    async def _record_session(self) -> NoReturn:
+    async def _record_session(self) -> None:
+        """Record one session; return when the clock was set and a new one must begin."""
         async with connect(self._feed, now=self._clock.now) as connection:
-            if connection.hello.server_time is not None:
-                self._clock.anchor(connection.hello.server_time)
+            self._clock.anchor(connection.hello.server_time)
             session = _LiveSession(
                 connection,
                 clock=self._clock,
@@ -113,13 +115,14 @@ class Receiver:
             )
             ending, detail = None, None
             try:
-                await until_first_ends(session.receive(), session.tick())
+                await until_first_ends(session.receive(), session.until_clock_steps())
+                ending, detail = Ending.CLOCK_STEPPED, f"by {self._clock.stepped}"
+                log.warning("clock_stepped", exchange=self._status.exchange, by=detail)
             except FeedError as error:
                 ending, detail = _ending(error), str(error)
                 raise
             finally:
                 session.end(ending or self.ending, detail)
-        raise AssertionError("a session ends by an exception")
 
 
 class _LiveSession:
@@ -182,9 +185,12 @@ class _LiveSession:
                 raise self._recorder.fault
         raise AssertionError("reading ends by an exception")
 
-    async def tick(self) -> NoReturn:
-        """Mark the session alive, wake stalled symbols, follow what is wanted."""
-        while True:
+    async def until_clock_steps(self) -> None:
+        """Each second mark the session alive, wake stalled symbols, follow what is wanted.
+
+        Ends when the machine's clock has been set, and with it what our times mean.
+        """
+        while abs(self._clock.stepped) < STEP:
             await self._clock.sleep(TICK)
             self._put(self._recorder.tick())
             stalled, marks = self._recorder.stalled()

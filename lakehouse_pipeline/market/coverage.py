@@ -46,6 +46,7 @@ class Ending(StrEnum):
     STOPPED = "stopped"  # the worker was told to stop
     HANDED_OVER = "handed_over"  # a newer worker recorded every symbol
     LEASE_OVER = "lease_over"  # no newer worker did, at the last moment for it
+    CLOCK_STEPPED = "clock_stepped"  # the machine's clock was set: a new session has the new time
     REFUSED = "refused"
     BANNED = "banned"
     CRASHED = "crashed"  # found by the next worker: nobody had said goodbye

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,6 +155,45 @@ def test_a_delayed_feed_says_so_in_every_row(play):
     happened = played.quotes.filter(pl.col("kind") == "price")
     assert (happened["received_at"] - happened["event_time"]).min() > timedelta(minutes=14)
     assert_one_unbroken_session(played)
+
+
+@pytest.mark.parametrize("step", [seconds(90), seconds(-90)], ids=["ahead", "back"])
+def test_a_step_of_the_machines_clock_begins_a_new_session(
+    monkeypatch, tmp_path: Path, market, make_settings, run, eventually, step
+):
+    """Within a session time runs steadily, and coverage tells where it was set."""
+
+    class Machine(datetime):
+        by = timedelta(0)
+
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + cls.by
+
+    monkeypatch.setattr("lakehouse_pipeline.ingest.clock.datetime", Machine)
+
+    async def scenario():
+        async with FeedServer(market, heartbeat=seconds(1)) as server:
+            async with run(make_settings(tmp_path, server.url, [BTC, ETH])) as worker:
+                await eventually(lambda: worker.quotes_committed > 5, timeout=30)
+                Machine.by = step
+                await eventually(lambda: worker.status.sessions == 2, timeout=30)
+                before = worker.quotes_committed
+                await eventually(lambda: worker.quotes_committed > before + 5, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+    quotes, coverage = worker.table("raw.quotes"), worker.table("raw.coverage")
+
+    ended = coverage.filter(kind="ended").sort("sequence")
+    assert ended["reason"].to_list() == ["clock_stepped", "stopped"]
+    for session in ended["session_id"]:
+        received = quotes.filter(session_id=session).sort("sequence")["received_at"]
+        assert received.is_sorted()
+        assert received[-1] - received[0] < seconds(60)
+    opened = coverage.filter(kind="opened").sort("sequence")["start"]
+    distance = opened[1] - ended["end"][0]
+    assert abs(distance - step) < seconds(30)
 
 
 def connect_to_catalog(folder: Path) -> sqlite3.Connection:
