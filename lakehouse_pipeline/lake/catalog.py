@@ -15,7 +15,6 @@ from urllib.parse import quote, unquote
 
 import stamina
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchTableError,
@@ -39,6 +38,7 @@ from lakehouse_pipeline.settings import Settings
 from .commit import add_specs
 from .damage import decoding
 from .metadata import retried
+from .remembering import RememberingCatalog
 from .storage import DurableFileIO
 from .tables import SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, TABLES, TableSpec
 
@@ -141,8 +141,8 @@ def _open_sql(uri: str, properties: dict[str, str]) -> Catalog:
 
 # Two processes creating the catalog's own tables at once: the second is told that they exist.
 @stamina.retry(on=(IntegrityError, ProgrammingError), attempts=5, wait_initial=0.1)
-def _create_sql(uri: str, properties: dict[str, str]) -> SqlCatalog:
-    return SqlCatalog(NAME, uri=uri, **properties)
+def _create_sql(uri: str, properties: dict[str, str]) -> RememberingCatalog:
+    return RememberingCatalog(NAME, uri=uri, **properties)
 
 
 @contextmanager
@@ -186,19 +186,16 @@ def load_table(catalog: Catalog, name: str) -> Table:
         return catalog.load_table(name)
 
 
-def metadata_location(catalog: Catalog, name: str) -> str | None:
-    """Return where the catalog says *name*'s metadata is, if it tells without reading it."""
-    if not isinstance(catalog, SqlCatalog):
-        return None
-    namespace, _, table = name.rpartition(".")
-    query = text(
-        "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = :catalog"
-        " AND table_namespace = :namespace AND table_name = :table"
-    )
-    values = {"catalog": catalog.name, "namespace": namespace, "table": table}
-    with catalog.engine.connect() as connection:
-        location = connection.execute(query, values).scalar()
-    return None if location is None else str(location)
+def read_table(catalog: Catalog, name: str) -> Table:
+    """Return the table as its metadata file says now, even if that was read before.
+
+    Raises:
+        TableDamaged: as ``load_table``.
+    """
+    if not isinstance(catalog, RememberingCatalog):
+        return load_table(catalog, name)
+    with decoding(f"The metadata of {name}"):
+        return catalog.read_table(name)
 
 
 def _load_or_create(catalog: Catalog, spec: TableSpec) -> Table:

@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.io import FileIO
@@ -45,7 +46,7 @@ from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.telemetry import COMMIT_SECONDS, COMMITS
 
 from .metadata import retried, table_name
-from .planning import DataFileInfo
+from .planning import DataFileInfo, may_list
 from .transaction import StagedTransaction
 
 Guard = Callable[[Snapshot | None], None]  # raises CommitConflict if the head is not as planned
@@ -227,11 +228,14 @@ class _ChangeFiles(_MergeAppendFiles):
     def _without_removed(self) -> tuple[list[ManifestFile], list[ManifestEntry]]:
         """Return the parent's manifests without the removed files, and those files' entries."""
         removed = {file.path for file in self._change.removed}
-        specs = {file.spec_id for file in self._change.removed}
+        partitions: dict[int, set[tuple[Any, ...]]] = defaultdict(set)  # by spec
+        for file in self._change.removed:
+            partitions[file.spec_id].add(file.partition)
         kept: list[ManifestFile] = []
         deleted: list[ManifestEntry] = []
         for manifest in self._parent_manifests():
-            if manifest.partition_spec_id not in specs or not removed:
+            here = partitions.get(manifest.partition_spec_id)
+            if not removed or here is None or not self._may_list(manifest, here):
                 kept.append(manifest)
                 continue
             entries = self.fetch_manifest_entry(manifest)
@@ -249,6 +253,10 @@ class _ChangeFiles(_MergeAppendFiles):
         if removed:
             raise ValidationException(f"Not live any more: {', '.join(sorted(removed))}")
         return kept, deleted
+
+    def _may_list(self, manifest: ManifestFile, partitions: set[tuple[Any, ...]]) -> bool:
+        kinds = self.spec(manifest.partition_spec_id).partition_type(self.schema()).fields
+        return may_list(manifest, [each.field_type for each in kinds], partitions)
 
     def _parent_manifests(self) -> list[ManifestFile]:
         if self._parent_snapshot_id is None:

@@ -7,6 +7,7 @@ that planning needs. Which files to read belongs to ``planning``; making them pa
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -42,10 +43,16 @@ def conform(frame: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
 
 
 def write_files(
-    table: Table, spec: TableSpec, frame: pl.DataFrame, *, spec_id: int
+    table: Table,
+    spec: TableSpec,
+    frame: pl.DataFrame,
+    *,
+    spec_id: int,
+    max_rows: int | None = None,
 ) -> list[DataFile]:
     """Write *frame* as one sorted Parquet file for each partition of spec *spec_id*.
 
+    One of more than *max_rows* rows is cut into as few files as hold them, of even length.
     Nothing refers to the files until they are committed; ``discard`` takes them back.
     """
     keys = [
@@ -59,7 +66,10 @@ def write_files(
     whole = writer.to_arrow(rows)
     files, offset = [], 0
     for *values, length in parts:
-        files.append(writer.write(whole.slice(offset, length), values))
+        pieces = 1 if max_rows is None else -(-length // max_rows)
+        edges = [offset + length * piece // pieces for piece in range(pieces + 1)]
+        for start, end in itertools.pairwise(edges):
+            files.append(writer.write(whole.slice(start, end - start), values))
         offset += length
     return files
 

@@ -16,11 +16,12 @@ from pyiceberg.table import Table
 
 from lakehouse_pipeline.errors import TableDamaged
 
-from .catalog import load_table, metadata_location, typed_errors
+from .catalog import read_table, typed_errors
 from .cleaning import IN_DOUBT, doubt, reachable_files
 from .folder import StoredFile, is_ours, list_files, version
 from .lakehouse import Lakehouse
 from .planning import DataFileInfo
+from .remembering import RememberingCatalog
 from .tables import TABLES
 
 SHOWN = 3  # files named in a finding; the others are counted
@@ -52,7 +53,7 @@ def examine_table(lake: Lakehouse, name: str, older_than: datetime) -> Iterator[
     """Yield what is wrong with one table; nothing for one that is not made yet."""
     try:
         with typed_errors(f"loading {name}"):
-            table = load_table(lake.catalog, name)
+            table = read_table(lake.catalog, name)
     except NoSuchTableError:
         return
     except TableDamaged as error:
@@ -118,7 +119,7 @@ def _mend_rows(name: str, files: list[DataFileInfo]) -> str:
 
 
 def _mend_metadata(catalog: Catalog, name: str) -> str:
-    pointer = metadata_location(catalog, name)
+    pointer = catalog.pointer(name) if isinstance(catalog, RememberingCatalog) else None
     where = f"{pointer} " if pointer else "the metadata file the catalog names "
     return f"Restore {where}from a backup, or catalog and warehouse together. Nothing was deleted."
 

@@ -21,7 +21,7 @@ from lakehouse_pipeline.errors import CommitConflict, UsageError
 from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.settings import Settings
 
-from .catalog import load_table, metadata_location, open_catalog, prepare_tables, typed_errors
+from .catalog import load_table, open_catalog, prepare_tables, typed_errors
 from .commit import (
     Commit,
     Guard,
@@ -53,7 +53,6 @@ class Lakehouse:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._planner = Planner()
-        self._loaded: dict[str, Table] = {}  # as last read; good while the catalog names the same
         self.storage = storage_options(catalog.properties)
 
     @classmethod
@@ -354,14 +353,7 @@ class Lakehouse:
         """Return the table as it is now."""
         _spec(table)
         with typed_errors(f"loading {table}"):
-            location = metadata_location(self.catalog, table)
-            known = self._loaded.get(table)
-            if known is None or known.metadata_location != location:
-                known = self._loaded[table] = load_table(self.catalog, table)
-            # A new object each time: a commit updates the one it is given.
-            return Table(
-                known.name(), known.metadata, known.metadata_location, known.io, self.catalog
-            )
+            return load_table(self.catalog, table)
 
     def plan(
         self,

@@ -33,7 +33,7 @@ from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
 
 log = structlog.get_logger()
 
-TARGET_BYTES = 128 << 20  # a compacted file is at most this large
+TARGET_BYTES = 128 << 20  # of a compacted file; a day with more has one for each, even in size
 BATCH_ROWS = 1_000_000  # rows moved by one commit, or one file's if it has more
 OPEN_FILES = 16  # a partition still written to is compacted only beyond this many small files
 CONFLICTS_BORNE = 20
@@ -105,9 +105,7 @@ def seal(
         by_exchange: dict[str, list[DataFileInfo]] = defaultdict(list)
         for file in closed:
             by_exchange[file.partition[0]].append(file)
-        return [
-            [batch] for files_of_one in by_exchange.values() for batch in _batches(files_of_one)
-        ]
+        return list(_jobs([batch for each in by_exchange.values() for batch in _batches(each)]))
 
     return _rewrite_all(lake, table, plan, budget or Budget(), clock)
 
@@ -166,7 +164,11 @@ def _batches(files: Sequence[DataFileInfo]) -> Iterator[list[DataFileInfo]]:
 
 
 def _groups(files: Sequence[DataFileInfo]) -> list[list[DataFileInfo]]:
-    """Return which of *files* become one file: small ones first, none beyond the target."""
+    """Return which of *files* are written together: what ends with the fewest files.
+
+    Small ones first, none beyond the target. Where that leaves more than one for each
+    ``TARGET_BYTES`` (three of 70 MB), all are one group, whose rows are then cut evenly.
+    """
     groups: list[list[DataFileInfo]] = []
     size = 0
     for file in sorted(files, key=lambda each: (each.bytes, each.path)):
@@ -175,7 +177,14 @@ def _groups(files: Sequence[DataFileInfo]) -> list[list[DataFileInfo]]:
             size = 0
         groups[-1].append(file)
         size += file.bytes
+    if len(groups) > _fewest(files):
+        return [list(files)]
     return [group for group in groups if len(group) > 1]
+
+
+def _fewest(files: Sequence[DataFileInfo]) -> int:
+    """Return how many files the rows of *files* need."""
+    return -(-sum(file.bytes for file in files) // TARGET_BYTES)
 
 
 def _jobs(groups: Sequence[Sequence[DataFileInfo]]) -> Iterator[Job]:
@@ -226,7 +235,8 @@ def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewrit
             for group in job:
                 paths = [file.path for file in group]
                 rows = scan_files(paths, spec, storage=lake.storage).collect()
-                written = write_files(loaded, spec, rows, spec_id=SEALED)
+                limit = -(-rows.height // _fewest(group))
+                written = write_files(loaded, spec, rows, spec_id=SEALED, max_rows=limit)
                 newest = max(file.sequence for file in group)
                 added += [NewFile(file, sequence=newest) for file in written]
                 _check(lake, table, rows, written)

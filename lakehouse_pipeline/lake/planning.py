@@ -7,7 +7,7 @@ maintenance (which spec a file has). Reading rows out of the files belongs to ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.transforms import DayTransform, HourTransform
+from pyiceberg.types import IcebergType
 
 from lakehouse_pipeline.market.windows import DAY, HOUR
 
@@ -31,6 +32,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LISTS_REMEMBERED, MANIFESTS_REMEMBERED = 64, 512
 
 Value = TypeVar("Value")
+Partitions = Collection[tuple[Any, ...]]  # values as the spec's transforms make them
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,26 @@ def _remember(memory: MutableMapping[str, Value], key: str, value: Value, limit:
         memory.pop(next(iter(memory)), None)
 
 
+def may_list(manifest: ManifestFile, kinds: Sequence[IcebergType], partitions: Partitions) -> bool:
+    """Tell whether *manifest* can list a file of one of *partitions*.
+
+    *kinds* are the types of its spec's partition values.
+    """
+    bounds = [
+        (position, *_bounds(kind, summary.lower_bound, summary.upper_bound))
+        for position, (kind, summary) in enumerate(
+            zip(kinds, manifest.partitions or (), strict=False)
+        )
+        if summary.lower_bound is not None and summary.upper_bound is not None
+    ]
+    return any(all(low <= each[at] <= high for at, low, high in bounds) for each in partitions)
+
+
+def _bounds(kind: Any, low: bytes, high: bytes) -> tuple[Any, Any]:
+    """Decode both bounds of a value of *kind*, which is primitive."""
+    return from_bytes(kind, low), from_bytes(kind, high)
+
+
 def _read_list(
     snapshot: Snapshot, spec: TableSpec, metadata: TableMetadata, io: FileIO
 ) -> tuple[_Manifest, ...]:
@@ -198,9 +220,7 @@ def _ranges(
         column = schema.find_column_name(field.source_id)
         if summary.lower_bound is None or summary.upper_bound is None:
             continue
-        primitive: Any = kind.field_type  # partitions are of primitive types
-        low = from_bytes(primitive, summary.lower_bound)
-        high = from_bytes(primitive, summary.upper_bound)
+        low, high = _bounds(kind.field_type, summary.lower_bound, summary.upper_bound)
         if column in ("exchange", "symbol"):
             yield column, low, high
         elif column == spec.time_column and isinstance(field.transform, DayTransform):
@@ -231,8 +251,7 @@ def _describe(entry: ManifestEntry, spec: TableSpec, schema: Schema) -> DataFile
         )
         if low is None or high is None:
             return None
-        kind: Any = field.field_type  # columns with bounds are primitive
-        return from_bytes(kind, low), from_bytes(kind, high)
+        return _bounds(field.field_type, low, high)
 
     def span(column: str) -> tuple[datetime, datetime] | None:
         edges = bounds(column)

@@ -56,8 +56,11 @@ class TimeWindow:
 
 def union(windows: Iterable[TimeWindow]) -> list[TimeWindow]:
     """Return the sorted disjoint windows that cover the same instants; touching ones merge."""
+    ordered = sorted(windows)
+    if len(ordered) < 2:  # most often, when coverage is put together
+        return ordered
     merged: list[TimeWindow] = []
-    for window in sorted(windows):
+    for window in ordered:
         if merged and window.start <= merged[-1].end:
             last = merged[-1]
             merged[-1] = TimeWindow(last.start, max(last.end, window.end))

@@ -157,15 +157,14 @@ class World:
             tick_1m(self.lake, exchange, watermark=watermark)
         merge_marks(self.lake)
 
-    def keep(self, now: datetime) -> None:
+    def keep(self, before: datetime) -> None:
         for table in TABLES:
-            keep_small(self.lake, table, before=floor(now, HOUR))
+            keep_small(self.lake, table, before=before)
 
     def finish(self, day: datetime) -> None:
-        """What is done after midnight of *day*: rebuild it, read it, seal it, tag it, clean."""
+        """What is done in the night after *day*: rebuild it, seal it, tag it, clean."""
         for exchange in EXCHANGES:
             build_day(self.lake, exchange, day.date(), studies=[])
-        self.tick()
         self.keep(day + DAY)
         tag_days(self.lake, now=day + DAY + HOUR)
         for table in TABLES:
@@ -200,12 +199,11 @@ def simulate(
     times.production_first = _produce(
         [month], TimeWindow(FIRST_DAY + DAY - shape.production, FIRST_DAY + DAY)
     )[0]
-    month.finish(FIRST_DAY)
     told(1)
     for number in range(1, DAYS - 1):
         _ordinary_day(month, FIRST_DAY + number * DAY, shape)
-        month.finish(FIRST_DAY + number * DAY)
         told(number + 1)
+    _night(month, last)
     midnight, quarter = last + DAY, floor_minutes(shape.production / 4)
     alone = TimeWindow(midnight - shape.production, midnight - quarter)
     early = _produce([month], alone)[0]
@@ -213,10 +211,7 @@ def simulate(
     late, times.fresh = _produce([month, fresh], TimeWindow(midnight - quarter, midnight))
     times.production_last = early + late
     for world in (month, fresh):
-        # The night's first minute, so that the last day is closed.
-        world.record(TimeWindow(last + DAY, last + DAY + MINUTE), SECOND)
-        world.tick()
-        world.finish(last)
+        _night(world, midnight)
     told(DAYS)
     return month, fresh, times
 
@@ -235,13 +230,22 @@ def _produce(worlds: list[World], window: TimeWindow) -> list[list[float]]:
 
 
 def _ordinary_day(world: World, day: datetime, shape: Shape) -> None:
+    _night(world, day)
     span = DAY / shape.commits
     for number in range(shape.commits):
-        window = TimeWindow(day + number * span, day + (number + 1) * span)
-        world.record(window, BETWEEN)
+        begun = day + number * span
+        world.record(TimeWindow(max(begun, day + MINUTE), begun + span), BETWEEN)
         world.tick()
         if number % 2:
-            world.keep(window.end)
+            # By schedule too an hour settles before it is sealed: the last span waits.
+            world.keep(begun)
+
+
+def _night(world: World, midnight: datetime) -> None:
+    """Record the first minute after *midnight*, which closes the day before, and finish that."""
+    world.record(TimeWindow(midnight, midnight + MINUTE), SECOND)
+    world.tick()
+    world.finish(midnight - DAY)
 
 
 def judge(month: World, fresh: World, times: Times) -> Iterator[Line]:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -177,8 +178,32 @@ def test_a_table_without_days_is_compacted_as_if_its_were_over(lake: Lakehouse) 
     assert lake.scan(table).collect().height == 3
 
 
-def test_a_spent_budget_leaves_a_backlog_of_the_oldest(lake: Lakehouse, quotes: Frames) -> None:
+def test_a_day_of_more_than_a_file_ends_with_as_few_as_hold_it(
+    lake: Lakehouse, quotes: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(1)
+    for part in range(3):
+        rows = quotes(first=part * 3600, count=3000, symbols=["BINANCE:A"])
+        rows = rows.with_columns(bid=pl.Series(chance.random(rows.height)))
+        lake.append(TABLE, rows)
+        seal(lake, TABLE, before=TEN + (part + 1) * HOUR)
+    before, size = everything(lake), lake.files(TABLE)["bytes"].sum()
+    # As three of 70 MB: no two fit into one, and two hold all.
+    monkeypatch.setattr("lakehouse_pipeline.lake.maintenance.TARGET_BYTES", int(size * 0.55))
+
+    first, second = compact(lake, TABLE, before=LATER), compact(lake, TABLE, before=LATER)
+
+    assert (first.files_removed, first.files_added) == (3, 2)
+    assert second.commits == 0
+    assert lake.files(TABLE)["rows"].to_list() == [4500, 4500]
+    assert_frame_equal(everything(lake), before)
+
+
+def test_a_spent_budget_leaves_a_backlog_of_the_oldest(
+    lake: Lakehouse, quotes: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = fill(lake, quotes)
+    monkeypatch.setattr("lakehouse_pipeline.lake.maintenance.BATCH_ROWS", before.height)
     lake.append(TABLE, quotes(TEN, first=500, count=6, symbols=["OKX:A", "OKX:B"]))
     ticking = itertools.count()
 

@@ -95,3 +95,22 @@ def test_what_is_new_is_found_without_what_is_old(
 
     assert [file.sequence for file in touched] == [seen + 1]
     assert set(rows["open_time"]) == {TEN + MINUTE}
+
+
+def test_replacing_files_of_one_day_reads_nothing_of_others(
+    settings: Settings, lake: Lakehouse, bars: Frames
+) -> None:
+    midnight = TEN.replace(hour=0)
+    days = [TimeWindow(midnight + day * DAY, midnight + (day + 1) * DAY) for day in range(2)]
+    for day in days:
+        lake.overwrite(TABLE, bars(day.start), slice=Slice("BINANCE", day))
+    loaded = lake.load(TABLE)
+    snapshot = loaded.current_snapshot()
+    assert snapshot is not None
+    other = next(each for each in snapshot.manifests(loaded.io) if each.sequence_number == 1)
+    Path(other.manifest_path).unlink()
+
+    with Lakehouse.open(settings) as anew:
+        anew.overwrite(TABLE, bars(days[1].start, close=2.0), slice=Slice("BINANCE", days[1]))
+
+        assert anew.scan(TABLE, window=days[1]).collect()["close"].to_list() == [2.0, 2.0]
