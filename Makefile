@@ -56,7 +56,8 @@ test: $(VENV)/.test ## unit, property, lake, feed and worker tests, then one rea
 	@$(PYTEST) -m "e2e and not (full or browser or bench)"
 
 test-all: $(VENV)/.all ## what make test leaves out: other back ends, Ray, browser, short benchmarks
-	@$(PYTEST) -m "full or browser or bench"
+	@$(PYTEST) -m "full or bench"
+	@$(PYTEST) -m browser
 
 check: $(VENV)/.test ## lint, types and layers
 	@$(BIN)/ruff check .

@@ -14,8 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import polars as pl
 import pytest
 
+from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline_tests.conftest import PATIENCE
 from lakehouse_pipeline_tests.e2e.conftest import EXCHANGES, Deployment, eventually
 
@@ -111,7 +113,7 @@ def deployment(
     chromium: Browser,  # noqa: ARG001  # without one nothing is started
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
-    """Streams that run, and yesterday as a user has it: fetched, built and checked."""
+    """Streams that run, today's first bars, and yesterday: fetched, built and checked."""
     deployment = Deployment(tmp_path_factory.mktemp("demo"))
     try:
         deployment.start()
@@ -124,9 +126,20 @@ def deployment(
             {f"dagster/asset_partition_range_{end}": f"{today}|{name}" for end, name in bounds},
         )
         _run(deployment, "finalize_yesterday", {"dagster/partition": f"{yesterday()}|BINANCE"})
+        eventually(lambda: _has_built_today(deployment), timeout=180)
         yield deployment
     finally:
         deployment.kill_everything()
+
+
+def _has_built_today(deployment: Deployment) -> bool:
+    """Tell whether a minute that was wholly seen is built, and whoever built it has checked it."""
+    whole = (pl.col("source") == "stream") & (pl.col("flags") & Flag.PARTIAL.value == 0)
+    with deployment.lake() as lake:
+        bars = lake.scan("market.bars_1m", exchange="BINANCE").filter(whole).collect()
+    runs = deployment.console.runs_since(deployment.started)
+    builders = {run.status for run in runs if run.job in ("build_today", "report_gaps")}
+    return not bars.is_empty() and builders <= {"SUCCESS"}
 
 
 def yesterday() -> date:
