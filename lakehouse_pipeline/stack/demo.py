@@ -15,16 +15,16 @@ from pathlib import Path
 
 import polars as pl
 
-from lakehouse_pipeline.build.bars import BARS_1M, HISTORY_1M, current_watermark
+from lakehouse_pipeline.build.bars import BARS_1M, COVERAGE, current_watermark
 from lakehouse_pipeline.build.indicators import INDICATORS
-from lakehouse_pipeline.build.kinds import QUOTES
-from lakehouse_pipeline.build.views import read_with_studies, recorded_symbols
+from lakehouse_pipeline.build.views import read_with_studies
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
 from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market.coverage import Mark
 from lakehouse_pipeline.market.indicators import macd, rsi
-from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
+from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, ceil, floor
 from lakehouse_pipeline.settings import LakeSettings, Settings
 
 from .console import Unanswered
@@ -150,11 +150,33 @@ class Demonstration:
         self._show_bars()
 
     def _advance(self) -> None:
-        """Launch what the schedules would within the hour, each when it has what it stands on."""
-        if self._repair is None and all(map(self._recorded, self._exchanges)):
+        """Launch what the schedules would within the hour, each when it has what it stands on.
+
+        What an earlier demo left is joined to this one: repair runs when the pause between them
+        is a gap, and indicators stand on what it filled.
+        """
+        seen = [self._seen(exchange) for exchange in self._exchanges]
+        if self._repair is None and all(seen):
             self._repair = self._launch("repair")
-        if self._gap_report is None and all(map(self._is_warm, self._exchanges)):
-            self._gap_report = self._launch("report_gaps")
+        elif self._repair and self._gap_report is None:
+            closed = all(window and window.end >= ceil(window.start, MINUTE) for window in seen)
+            if closed and self._has_ended(self._repair):
+                self._gap_report = self._launch("report_gaps")
+
+    def _seen(self, exchange: str) -> TimeWindow | None:
+        """Return since when, and up to when, this demo has seen every symbol of *exchange*."""
+        marks = self._lake.scan(COVERAGE, exchange=exchange, window=self._time())
+        first_data = marks.filter(pl.col("kind") == Mark.SUBSCRIBED.value)
+        begins = first_data.group_by("symbol").agg(pl.col("start").min()).collect()
+        known = set(self._stack.settings.symbols(exchange)) <= set(begins["symbol"])
+        end = current_watermark(self._lake, exchange) if known else None
+        start = begins["start"].max()
+        assert start is None or isinstance(start, datetime)
+        return TimeWindow(start, end) if start and end and start < end else None
+
+    def _has_ended(self, run_id: str) -> bool:
+        runs = {run.run_id: run.status for run in self._stack.console.runs_since(self._started)}
+        return runs.get(run_id) in ("SUCCESS", "FAILURE", "CANCELED")
 
     def _worker(self, exchange: str) -> WorkerStatus | None:
         now = datetime.now(UTC)
@@ -168,24 +190,6 @@ class Demonstration:
     def _all_durable(self) -> bool:
         found = [self._worker(exchange) for exchange in self._exchanges]
         return all(status is not None and status.last_durable_at is not None for status in found)
-
-    def _recorded(self, exchange: str) -> bool:
-        """Tell whether the lake has heard of every symbol."""
-        symbols = self._stack.settings.symbols(exchange)
-        return set(symbols) <= set(recorded_symbols(self._lake, exchange))
-
-    def _is_warm(self, exchange: str) -> bool:
-        """Tell whether a minute of this demo has closed, and indicators have some to stand on."""
-        begins = floor(self._started, MINUTE)
-        before = TimeWindow(begins - DAY, begins)
-        if not self._height(HISTORY_1M, exchange, before):
-            return False
-        first = self._lake.scan(QUOTES, exchange=exchange, window=self._time())
-        began = first.select(pl.col("event_time").min()).collect().item()
-        seen = current_watermark(self._lake, exchange)
-        if seen is None or began is None:
-            return False
-        return seen >= floor(began, MINUTE) + MINUTE
 
     def _bars(self, exchange: str) -> int:
         """Return how many bars of this demo are built."""

@@ -52,14 +52,14 @@ class Deployment:
         self._root = root
         self._outputs = 0
 
-    def start(self) -> None:
+    def start(self, *arguments: str) -> None:
         """Start the command and return once it has said where its UI is."""
         self._outputs += 1
         self.started = datetime.now(UTC).replace(second=0, microsecond=0)
         self.output_file = self._root / f"output-{self._outputs}.txt"
         with self.output_file.open("wb") as output:
             self.popen = subprocess.Popen(
-                [str(Path(sysconfig.get_path("scripts")) / "lakehouse"), "demo"],
+                [str(Path(sysconfig.get_path("scripts")) / "lakehouse"), "demo", *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._root,

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from datetime import UTC, date, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -218,6 +219,17 @@ def test_a_feed_server_that_dies_ends_the_demo_with_its_reason(deployment):
     assert deployment.popen.wait(90 * PATIENCE) == 1
     assert "The feed server was ended by signal 9" in deployment.output
     assert not deployment.remains()
+
+
+@pytest.mark.full
+def test_a_second_demo_goes_on_where_the_first_ended(tmp_path: Path):
+    deployment = Deployment(tmp_path)
+    try:
+        for _ in ("first", "second"):
+            deployment.start("--seconds", "30")
+            assert deployment.popen.wait(360 * PATIENCE) == 0, deployment.output
+    finally:
+        deployment.kill_everything()
 
 
 def stored(deployment: Deployment, days: list[date]) -> dict[str, pl.DataFrame]:
