@@ -20,6 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from .build import views
+from .build.gaps import read_gaps
 from .build.indicators import Parameters, studies_named
 from .build.upkeep import travel_days, travel_tag
 from .errors import UsageError
@@ -94,7 +95,7 @@ class Reader:
     ) -> pl.DataFrame:
         """Return the ledger of what was not seen."""
         names = [views.resolve_symbol(symbol, self.symbols())] if symbol else None
-        return views.read_gaps(self._lake, symbols=names, window=_window(start, end))
+        return read_gaps(self._lake, symbols=names, window=_window(start, end))
 
     def scan(
         self,

@@ -6,6 +6,7 @@ them belongs to the caller.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
@@ -16,7 +17,6 @@ from plotly.subplots import make_subplots
 
 from lakehouse_pipeline.market.causes import UNSEEN
 from lakehouse_pipeline.market.indicators import Study
-from lakehouse_pipeline.market.windows import TimeWindow
 
 OVERLAYS = {"sma", "ema", "bollinger", "vwap"}  # drawn on the price; the others get a pane
 LEVELS = {"rsi": (30, 70)}  # what traders read a study against
@@ -46,11 +46,12 @@ def draw(
     )
     times = bars["open_time"].to_list()
     _add_candles(figure, bars, times)
+    rows = itertools.count(3)
     for study in studies:
-        row = 3 + panes.index(study) if study in panes else 1
+        row = 1 if study.name in OVERLAYS else next(rows)
         _add_study(figure, bars, times, study, row)
     if times:
-        _shade(figure, bars, gaps, TimeWindow(times[0], times[-1]))
+        _shade(figure, bars, gaps, times[0], times[-1])
     figure.update_layout(
         title={"text": escape(title), "x": 0.01, "y": 0.98, "yanchor": "top"},
         template="plotly_white",
@@ -117,10 +118,12 @@ def _add_study(
             figure.add_hline(level, line_width=1, line_dash="dot", line_color="gray", row=row)
 
 
-def _shade(figure: go.Figure, bars: pl.DataFrame, gaps: pl.DataFrame, drawn: TimeWindow) -> None:
-    """Shade what is *drawn* of *gaps*, over all panes."""
-    within = gaps.filter(pl.col("start") < drawn.end, pl.col("end") > drawn.start).with_columns(
-        pl.col("start").clip(lower_bound=drawn.start), pl.col("end").clip(upper_bound=drawn.end)
+def _shade(
+    figure: go.Figure, bars: pl.DataFrame, gaps: pl.DataFrame, first: datetime, last: datetime
+) -> None:
+    """Shade what of *gaps* lies between the *first* and the *last* bar, over all panes."""
+    within = gaps.filter(pl.col("start") < last, pl.col("end") > first).with_columns(
+        pl.col("start").clip(lower_bound=first), pl.col("end").clip(upper_bound=last)
     )
     lowest: float = bars.select(pl.col("low").min()).item()
     unseen = pl.col("cause").is_in(list(UNSEEN))

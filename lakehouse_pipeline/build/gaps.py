@@ -15,7 +15,7 @@ from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.counters import as_kinds
 from lakehouse_pipeline.market.gaps import BLIND, find_gaps, with_pauses
 from lakehouse_pipeline.market.silences import find_silences
-from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 
 from .bars import COVERAGE, LATE_ARRIVAL, LOOK_BACK
 from .freshness import note
@@ -67,6 +67,22 @@ def build_gaps(
     return BuildResult(result.table, result.slice, result.rows, result.commit, facts)
 
 
+def read_gaps(
+    lake: Lakehouse,
+    *,
+    exchange: str | None = None,
+    symbols: Sequence[str] | None = None,
+    window: TimeWindow | None = None,
+) -> pl.DataFrame:
+    """Return the ledger's rows that overlap *window*, whole, by symbol and time."""
+    # A gap has a row for each day it touches, filed under where it begins in it.
+    days = window and TimeWindow(floor(window.start, DAY), window.end)
+    rows = lake.scan(GAPS, exchange=exchange, symbols=symbols, window=days)
+    if window is not None:
+        rows = rows.filter(pl.col("end") > window.start)
+    return rows.sort("symbol", "start").collect()
+
+
 def read_unseen(
     lake: Lakehouse,
     *,
@@ -74,9 +90,7 @@ def read_unseen(
     symbols: Sequence[str] | None = None,
     window: TimeWindow | None = None,
 ) -> pl.DataFrame:
-    """Return the ledger's rows and the pauses between subscriptions, by symbol and time."""
-    ledger, coverage = (
-        lake.scan(table, exchange=exchange, symbols=symbols, window=window).collect()
-        for table in (GAPS, COVERAGE)
-    )
-    return with_pauses(ledger, coverage)
+    """Return ``read_gaps`` and the pauses between subscriptions, by symbol and time."""
+    ledger = read_gaps(lake, exchange=exchange, symbols=symbols, window=window)
+    coverage = lake.scan(COVERAGE, exchange=exchange, symbols=symbols, window=window)
+    return with_pauses(ledger, coverage.collect())

@@ -60,7 +60,11 @@ def studies_named(names: Iterable[str], chosen: Parameters) -> list[Study]:
     Raises:
         SettingsError: if a name or parameter is unknown or cannot be.
     """
-    return [_named(name.strip().lower(), chosen) for name in dict.fromkeys(names)]
+    return [_named(name, chosen) for name in dict.fromkeys(map(_plain, names))]
+
+
+def _plain(text: str) -> str:
+    return "".join(text.lower().split())
 
 
 def _named(text: str, chosen: Parameters) -> Study:

@@ -23,7 +23,7 @@ from lakehouse_pipeline.market.indicators import (
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
 from .bars import BARS_1M, BARS_1S, COVERAGE
-from .gaps import GAPS, read_unseen
+from .gaps import read_unseen
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
@@ -124,8 +124,7 @@ def read_dense_bars(
         return bars.with_columns(fill_kind=pl.lit(None, pl.String))
     first, last = bars["open_time"][0], bars["open_time"][-1]
     span = TimeWindow(first, last + step)
-    days = TimeWindow(floor(first, DAY), span.end)  # the ledger files a gap under its day
-    return dense(bars, read_unseen(lake, symbols=[symbol], window=days), span, step)
+    return dense(bars, read_unseen(lake, symbols=[symbol], window=span), span, step)
 
 
 def read_with_studies(
@@ -145,9 +144,7 @@ def read_with_studies(
     memory = max((study.memory for study in studies), default=0)
     for wide in _reaches(window, step, studies, memory):
         bars = read_bars(lake, symbol, step=step, window=wide)
-        # The ledger files a gap under its first instant of each day.
-        days = wide and TimeWindow(floor(wide.start, DAY), wide.end)
-        gaps = read_unseen(lake, symbols=[symbol], window=days)
+        gaps = read_unseen(lake, symbols=[symbol], window=wide)
         start = floor(window.start, step) if window else EPOCH
         wanted = pl.col("open_time") >= start
         found = stretch(bars, gaps, step)
@@ -170,13 +167,6 @@ def _reaches(
             since = min(window.start - times * memory * step, session)
             yield TimeWindow(since, window.end)
     yield TimeWindow(EPOCH, window.end) if window else None
-
-
-def read_gaps(
-    lake: Lakehouse, *, symbols: list[str] | None = None, window: TimeWindow | None = None
-) -> pl.DataFrame:
-    """Return the ledger's rows, by symbol and time."""
-    return lake.scan(GAPS, symbols=symbols, window=window).sort("symbol", "start").collect()
 
 
 def describe_tables(lake: Lakehouse) -> pl.DataFrame:

@@ -130,6 +130,7 @@ def gaps(
 ) -> None:
     """Show the ledger of what was not seen, with causes and missed volume."""
     from lakehouse_pipeline.build import views
+    from lakehouse_pipeline.build.gaps import read_gaps
 
     from .arguments import open_to_read, window_between
     from .output import write
@@ -138,7 +139,7 @@ def gaps(
     names = [views.resolve_symbol(symbol, views.recorded_symbols(lake))] if symbol else None
     window = window_between(start, end, last=None, newest=None)
     write(
-        views.read_gaps(lake, symbols=names, window=window),
+        read_gaps(lake, symbols=names, window=window),
         form,
         title="gaps",
         hidden=DETAIL_OF_GAPS,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
+from lakehouse_pipeline.build.indicators import studies_named
 from lakehouse_pipeline.charts import draw
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.indicators import as_one_stretch, bollinger, macd, rsi, vwap, widen
@@ -55,6 +56,23 @@ def test_a_chart_needs_no_panes(studies):
     page = draw(wide(studies), NO_GAPS, title="X:A", studies=studies)
 
     assert all(trace["yaxis"] in ("y", "y2") for trace in traces(page))
+
+
+def test_a_study_asked_for_twice_has_a_pane_for_each_set_of_parameters():
+    studies = studies_named(["rsi", "rsi:5", "sma", "atr"], {})
+
+    page = draw(wide(studies), NO_GAPS, title="X:A", studies=studies)
+
+    drawn = {trace["name"]: trace["yaxis"] for trace in traces(page)[2:]}
+    assert drawn == {"rsi": "y3", "rsi_5": "y4", "sma": "y", "atr": "y5"}
+
+
+def test_one_bar_is_a_chart():
+    gap = pl.DataFrame({"start": [START - HOUR], "end": [START + HOUR], "cause": ["feed_gap"]})
+
+    page = draw(wide([rsi()]).head(1), gap, title="X:A", studies=[rsi()])
+
+    assert traces(page)[0]["x"] == ["2026-03-02T12:00:00+00:00"]
 
 
 def test_a_gap_is_shaded_within_the_bars_and_tells_its_cause():

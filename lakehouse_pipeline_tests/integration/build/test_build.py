@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 from lakehouse_pipeline.build import views
 from lakehouse_pipeline.build.bars import build_1m, current_watermark
 from lakehouse_pipeline.build.day import build_day
+from lakehouse_pipeline.build.gaps import read_gaps
 from lakehouse_pipeline.build.indicators import studies_of
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
@@ -180,10 +181,10 @@ def test_the_outage_is_one_gap_with_its_volume(lake: Lakehouse) -> None:
     land(lake, script, 0, LENGTH)
     build_day(lake, "BINANCE", START.date(), studies=[])
 
-    gaps = views.read_gaps(lake, symbols=[SYMBOL])
+    gaps = read_gaps(lake, symbols=[SYMBOL])
 
     # The other symbol never traded: that is said too, and is no gap.
-    quiet = views.read_gaps(lake, symbols=[OTHER])["cause"].to_list()
+    quiet = read_gaps(lake, symbols=[OTHER])["cause"].to_list()
     assert set(quiet) - {"feed_gap"} <= {"quiet_market"}
     assert gaps["cause"].to_list() == ["feed_gap"]
     assert gaps["missed_volume"].to_list() == [2.0]
@@ -228,7 +229,7 @@ def test_volume_of_bars_and_gaps_is_what_the_counter_gained(lake: Lakehouse) -> 
 
     bars = lake.scan("market.bars_1m", symbols=[SYMBOL]).collect()
     seconds = lake.scan("market.bars_1s", symbols=[SYMBOL]).collect()
-    missed = views.read_gaps(lake, symbols=[SYMBOL])["missed_volume"].sum()
+    missed = read_gaps(lake, symbols=[SYMBOL])["missed_volume"].sum()
 
     closed = script.quotes.filter(
         pl.col("symbol") == SYMBOL,

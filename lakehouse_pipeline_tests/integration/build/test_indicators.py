@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.api import Reader
 from lakehouse_pipeline.build import views
+from lakehouse_pipeline.build.gaps import read_gaps, read_unseen
 from lakehouse_pipeline.build.indicators import (
     build_indicators,
     studies_named,
@@ -187,9 +188,21 @@ def test_after_a_pause_of_the_subscription_every_reader_starts_again(lake: Lakeh
     first = [None] * (rsi.warm_up - 1)
     assert stored["value"].to_list()[:-1] == read["rsi"].to_list()[:-1] == first
     assert stored["value"][-1] == read["rsi"][-1] is not None
-    assert views.read_gaps(lake, symbols=[BTC]).is_empty()
+    assert read_gaps(lake, symbols=[BTC]).is_empty()
     view = views.read_dense_bars(lake, BTC, step=MINUTE, window=TimeWindow(BEGIN, after.end))
     assert view.filter(inside)["fill_kind"].unique().to_list() == ["gap"]
+
+
+@pytest.mark.parametrize("read", [read_gaps, read_unseen])
+def test_a_gap_that_began_before_the_window_is_read_with_it(lake: Lakehouse, read):
+    lake.append("market.gaps", GAPS)
+    middle = OUTAGE.start + OUTAGE.length / 2
+
+    within = read(lake, symbols=[BTC], window=TimeWindow(middle, SECOND_DAY))
+
+    assert within.select("start", "end").rows() == [(OUTAGE.start, OUTAGE.end)]
+    assert read(lake, window=TimeWindow(OUTAGE.end, SECOND_DAY)).is_empty()
+    assert read(lake, window=TimeWindow(SECOND_DAY - DAY, OUTAGE.start)).is_empty()
 
 
 def test_other_parameters_are_built_for_all_since_yesterday(lake: Lakehouse):
@@ -258,6 +271,13 @@ def test_a_reader_that_asks_for_nonsense_is_told_what_to_write(text: str):
         studies_named([text], {})
 
     assert failure.value.mend
+
+
+def test_a_name_asked_for_twice_is_one_study():
+    assert [study.name for study in studies_named(["rsi", " RSI", "sma:5", "sma: 5"], {})] == [
+        "rsi",
+        "sma",
+    ]
 
 
 def test_a_whole_number_is_the_same_however_it_is_written():
