@@ -1,13 +1,11 @@
-"""Faults of connections and of the lake: what lands, and what coverage says of each outage.
+"""Faults of connections and clocks: what lands, and what coverage says of each outage.
 
-Those of single messages are in ``test_message_faults``.
+Those of single messages are in ``test_message_faults``, those of the lake in ``test_lake_away``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,46 +192,3 @@ def test_a_step_of_the_machines_clock_begins_a_new_session(
     opened = coverage.filter(kind="opened").sort("sequence")["start"]
     distance = opened[1] - ended["end"][0]
     assert abs(distance - step) < seconds(30)
-
-
-def connect_to_catalog(folder: Path) -> sqlite3.Connection:
-    (catalog,) = folder.rglob("catalog.db")
-    return sqlite3.connect(catalog, isolation_level=None)
-
-
-def test_a_catalog_locked_for_ten_minutes_costs_no_row_and_no_second(
-    tmp_path: Path, market, make_settings, run, eventually
-):
-    """Ten minutes of feed time, with another process's transaction open on the catalog."""
-    speed = 60.0
-
-    async def scenario():
-        async with FeedServer(market, speed=speed) as server:
-            settings = make_settings(tmp_path, server.url, [BTC, ETH], speed=speed)
-            async with run(settings) as worker:
-                await eventually(lambda: worker.quotes_committed > 50, timeout=30)
-                with contextlib.closing(connect_to_catalog(tmp_path)) as other:
-                    other.execute("BEGIN EXCLUSIVE")
-                    locked = server.now()
-                    await eventually(
-                        lambda: server.now() - locked > timedelta(minutes=10), timeout=30
-                    )
-                    held = worker.status.pending
-                    other.execute("ROLLBACK")
-                before = worker.quotes_committed
-                await eventually(lambda: worker.quotes_committed >= before + held, timeout=90)
-                await eventually(lambda: worker.status.lake_error == "", timeout=90)
-            return worker, server, held
-
-    worker, server, held = asyncio.run(scenario())
-    quotes, coverage = worker.table("raw.quotes"), worker.table("raw.coverage")
-
-    assert held > 300
-    assert not quotes.select("writer_id", "sequence").is_duplicated().any()
-    assert ends(coverage) == ["stopped"]
-    for symbol in (BTC, ETH):
-        told = [p.values["lp"] for p in server.sent if p.name == symbol and "lp" in p.values]
-        landed = quotes.filter(
-            pl.col("symbol") == symbol, pl.col("changed").str.contains("last_price")
-        ).sort("sequence")["last_price"]
-        assert landed.to_list() == told[: len(landed)]

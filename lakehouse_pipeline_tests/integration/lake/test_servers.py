@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from lakehouse_pipeline.lake.maintenance import compact, day_tag, expire, seal, 
 from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import LakeSettings, Settings
+from lakehouse_pipeline_tests.seaweed import KEYS, SeaweedFS, answers, find_weed, free_ports
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(180)]
 
@@ -29,21 +28,6 @@ NEVER = datetime(2100, 1, 1, tzinfo=UTC)
 TABLE = "market.bars_1m"
 Frames = Callable[..., pl.DataFrame]
 Eventually = Callable[..., object]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -82,47 +66,25 @@ def postgres(tmp_path: Path, eventually_sync: Eventually) -> Iterator[LakeSettin
 
 @pytest.fixture
 def seaweedfs(tmp_path: Path, eventually_sync: Eventually) -> Iterator[LakeSettings]:
-    weed = shutil.which("weed", path=f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}")
+    weed = find_weed()
     if weed is None:
         pytest.skip("no SeaweedFS is installed")
-    master, volume, filer, s3, rest = free_ports(5)
-    command = [
-        weed,
-        "mini",
-        f"-dir={tmp_path}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-bucket=lake",
-        "-tableBucket=tables",
-        "-webdav=false",
-        "-admin.ui=false",
-        "-s3.port.lance=0",
-        f"-master.port={master}",
-        f"-volume.port={volume}",
-        f"-filer.port={filer}",
-        f"-s3.port={s3}",
-        f"-s3.port.iceberg={rest}",
-    ]
-    keys = {"AWS_ACCESS_KEY_ID": "labkey", "AWS_SECRET_ACCESS_KEY": "labsecret"}
-    with subprocess.Popen(
-        command, env=os.environ | keys, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
-        settings = LakeSettings(
+    server = SeaweedFS(weed, tmp_path)
+    server.start()
+    try:
+        eventually_sync(lambda: server.is_up, timeout=60)
+        yield LakeSettings(
             catalog_type="rest",
-            catalog_uri=f"http://127.0.0.1:{rest}",
+            catalog_uri=f"http://127.0.0.1:{server.rest}",
             warehouse="s3://tables/",
             properties={
-                "credential": "labkey:labsecret",
-                "oauth2-server-uri": f"http://127.0.0.1:{rest}/v1/oauth/tokens",
-                "s3.endpoint": f"http://127.0.0.1:{s3}",
-                "s3.access-key-id": "labkey",
-                "s3.secret-access-key": "labsecret",
-                "s3.region": "us-east-1",
+                "credential": ":".join(KEYS.values()),
+                "oauth2-server-uri": f"http://127.0.0.1:{server.rest}/v1/oauth/tokens",
+                **server.storage,
             },
         )
-        eventually_sync(lambda: answers(rest) and answers(s3), timeout=60)
-        yield settings
-        server.terminate()
+    finally:
+        server.stop()
 
 
 @pytest.fixture(params=["postgres", "seaweedfs"])
