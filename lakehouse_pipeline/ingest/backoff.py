@@ -32,9 +32,14 @@ class Backoff:
 
     def after(self, error: FeedError, *, lasted: timedelta) -> timedelta:
         """Return the pause after an attempt that *lasted* so long and ended by *error*."""
-        self._failures = 0 if lasted >= STEADY else self._failures + 1
+        pause = self.after_loss(lasted=lasted)
         if said_no(error):
             return self._refused * random.uniform(1, 1.2)  # noqa: S311  # spreads load, no secret
+        return pause
+
+    def after_loss(self, *, lasted: timedelta) -> timedelta:
+        """Return the pause after an attempt that ended by nothing the next one will repeat."""
+        self._failures = 0 if lasted >= STEADY else self._failures + 1
         limit = min(FIRST * 2 ** min(self._failures, 20), self._longest)
         return timedelta(seconds=random.uniform(0, limit.total_seconds()))  # noqa: S311  # the same
 

@@ -20,7 +20,7 @@ from lakehouse_pipeline.market.coverage import Ending
 from lakehouse_pipeline.settings import FeedSettings
 from lakehouse_pipeline.telemetry import FRAMES, SESSIONS
 from lakehouse_pipeline.tradingview.client import Connection, connect
-from lakehouse_pipeline.tradingview.protocol import ClientProtocol
+from lakehouse_pipeline.tradingview.protocol import ANONYMOUS, ClientProtocol
 
 from .backoff import Backoff
 from .clock import Clock
@@ -87,9 +87,11 @@ class Receiver:
             except Banned:
                 raise
             except FeedError as error:
-                pause = backoff.after(error, lasted=timedelta(seconds=time.monotonic() - began))
-                if isinstance(error, AuthError):
-                    self._tokens.refused()
+                lasted = timedelta(seconds=time.monotonic() - began)
+                if isinstance(error, AuthError) and self._tokens.refused():
+                    pause = backoff.after_loss(lasted=lasted)
+                else:
+                    pause = backoff.after(error, lasted=lasted)
                 self._status.feed_error = str(error)
                 log.warning(
                     "session_lost",
@@ -142,7 +144,7 @@ class _LiveSession:
     ) -> None:
         self._connection = connection
         self._tokens = tokens
-        self._token = tokens.current  # the one this connection has shown
+        self._token = tokens.show()  # the one this connection has shown
         self._scripts = scripts
         self._clock = clock
         self._desired = desired
@@ -220,15 +222,15 @@ class _LiveSession:
         self._status.symbols = len(desired)
 
     def _follow_token(self) -> None:
-        """Show a renewed token on the living connection."""
-        if (token := self._tokens.current) != self._token:
-            self._token = token
-            self._protocol.set_auth_token(token)
+        """Show a renewed token on the living connection, which may outlive a token that ends."""
+        if self._tokens.current not in (ANONYMOUS, self._token):
+            self._token = self._tokens.show()
+            self._protocol.set_auth_token(self._token)
             self._studies.forgive()
 
     def _follow_studies(self) -> None:
         """Ask for indicators where a token allows; an anonymous session is refused them."""
-        if not self._tokens.is_anonymous:
+        if self._token != ANONYMOUS:
             at = self._recorder.last_frame
             self._studies.follow(self._recorder.symbols, self._scripts.ready, at)
 

@@ -36,7 +36,8 @@ from lakehouse_pipeline.tradingview.messages import (
     SymbolFailed,
     to_error,
 )
-from lakehouse_pipeline.tradingview.protocol import ANONYMOUS, ClientProtocol
+from lakehouse_pipeline.tradingview.protocol import ClientProtocol
+from lakehouse_pipeline.tradingview.token import unless_over
 
 from .clock import Clock
 from .limiter import ConnectLimiter
@@ -70,9 +71,8 @@ class HistoryFeed:
         self._protocol = ClientProtocol()
         self._events: asyncio.Queue[Event | FeedError] = asyncio.Queue()
         self._asked_at = float("-inf")  # by the loop's clock
-        self._protocol.set_auth_token(
-            ANONYMOUS if feed.token is None else feed.token.get_secret_value()
-        )
+        token = None if feed.token is None else feed.token.get_secret_value()
+        self._protocol.set_auth_token(unless_over(token, clock.now()))
         self._protocol.set_locale()
 
     async def fetch(self, symbol: str, since: datetime, *, step: timedelta = MINUTE) -> History:

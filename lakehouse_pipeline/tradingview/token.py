@@ -8,9 +8,19 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from .protocol import ANONYMOUS
+
 
 class _Claims(msgspec.Struct):
     exp: float | None = None
+
+
+def unless_over(token: str | None, now: datetime) -> str:
+    """Return *token* if there is one and its time is not over, else the anonymous one."""
+    if token is None:
+        return ANONYMOUS
+    end = expires_at(token)
+    return token if end is None or now < end else ANONYMOUS
 
 
 def expires_at(token: str) -> datetime | None:

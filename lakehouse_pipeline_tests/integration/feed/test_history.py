@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from lakehouse_pipeline.errors import EntitlementError, SymbolError, TransportError
 from lakehouse_pipeline.feedserver.generated import generated_market
@@ -18,6 +19,7 @@ from lakehouse_pipeline.market.repair import Ended
 from lakehouse_pipeline.market.schemas import HISTORY
 from lakehouse_pipeline.market.windows import MINUTE, SECOND, floor
 from lakehouse_pipeline.settings import HistorySettings
+from lakehouse_pipeline_tests.integration.feed.identity import jwt
 
 BTC, ETH, NOPE = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT", "BINANCE:NOPE"
 COLUMNS = ["open_time", "open", "high", "low", "close", "volume"]
@@ -32,10 +34,11 @@ def market():
 def talk(market, make_settings, tmp_path):
     """Run ``scenario(history feed, server)`` against a server of *market*."""
 
-    def run(scenario, *, pace: timedelta = timedelta(0), **options):
+    def run(scenario, *, pace: timedelta = timedelta(0), token: str | None = None, **options):
         async def serve():
             async with FeedServer(market, **options) as server:
                 feed = make_settings(tmp_path, server.url, [BTC]).feed
+                feed = feed.model_copy(update={"token": SecretStr(token) if token else None})
                 limiter = ConnectLimiter(tmp_path / "limits", timedelta(0))
                 asked = open_history(
                     feed, HistorySettings(pace=pace), clock=WallClock(), limiter=limiter
@@ -66,6 +69,17 @@ def test_settled_minutes_since_an_instant_agree_with_the_market(
     assert fetched.bars.select(COLUMNS).rows() == expected.select(COLUMNS).rows()
     assert fetched.bars.height >= 119
     assert fetched.bars["fetched_at"][0] >= fetched.until
+
+
+def test_a_token_whose_time_is_over_does_not_keep_history_away(talk):
+    over = jwt(datetime.now(UTC) - timedelta(seconds=1))
+
+    async def scenario(feed, server):
+        return await feed.fetch(BTC, floor(server.now(), MINUTE) - timedelta(hours=1))
+
+    fetched = talk(scenario, token=over, tokens=["another"])
+
+    assert fetched.ended == Ended.REACHED
 
 
 def test_the_feeds_limit_is_said_and_how_far_it_reached(talk):

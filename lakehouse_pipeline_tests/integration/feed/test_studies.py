@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
-import http.server
 import json
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +21,6 @@ from lakehouse_pipeline.defs.checks.indicators import TOLERANCE
 from lakehouse_pipeline.feedserver import FeedServer, generated_market
 from lakehouse_pipeline.feedserver.faults import Fault, Link
 from lakehouse_pipeline.ingest import studies, tokens
-from lakehouse_pipeline.ingest.tokens import Tokens
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.indicators import (
@@ -37,8 +32,14 @@ from lakehouse_pipeline.market.indicators import (
 )
 from lakehouse_pipeline.market.ingested import deviations, final_values
 from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
-from lakehouse_pipeline.settings import FeedSettings, HistorySettings, Settings
+from lakehouse_pipeline.settings import HistorySettings, Settings
 from lakehouse_pipeline.tradingview.frames import encode
+from lakehouse_pipeline_tests.integration.feed.identity import (
+    COOKIES,
+    ExpiresOnWord,
+    jwt,
+    token_page,
+)
 
 TOKEN = "good-token"
 STUDIES: list[Study] = [rsi(), macd()]
@@ -64,38 +65,6 @@ def settings_for(make_settings, tmp_path: Path) -> Callable[..., Settings]:
         return settings.model_copy(update={"feed": settings.feed.model_copy(update=changed)})
 
     return build
-
-
-@contextlib.contextmanager
-def token_page(answer: Callable[[], tuple[int, str]]) -> Iterator[str]:
-    """Serve *answer* (status and token) on the page that gives tokens for cookies."""
-    asked: list[str] = []
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(f"{self.path} {self.headers['Cookie']}")
-            status, token = answer()
-            body = json.dumps(token).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-    assert set(asked) <= {"/quote_token/ sessionid=cookie; sessionid_sign=v3:signed"}
-
-
-COOKIES = {"sessionid": SecretStr("cookie"), "sessionid_sign": SecretStr("v3:signed")}
 
 
 def landed(worker) -> pl.DataFrame:
@@ -305,60 +274,16 @@ def test_without_a_token_no_study_is_asked_for(market, settings_for, run, eventu
     assert worker.table("raw.rejects").is_empty()
 
 
-def jwt(expires: datetime) -> str:
-    claims = json.dumps({"user_id": 1, "exp": expires.timestamp()}).encode()
-    return f"e30.{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.c2ln"
-
-
-def test_a_token_is_renewed_before_it_ends_and_when_it_is_refused(
-    eventually, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(tokens, "PAUSE", timedelta(milliseconds=10))
-    monkeypatch.setattr(tokens, "AHEAD", timedelta(seconds=60))
-    now = datetime.now(UTC)
-    short, long = jwt(now + timedelta(seconds=60.3)), jwt(now + timedelta(hours=1))
-    given = iter([(200, short), (503, ""), (200, long), (403, ""), (200, TOKEN)])
-
-    async def scenario(page: str) -> list[str]:
-        kept = Tokens(FeedSettings(origin=page, **COOKIES), now=lambda: datetime.now(UTC))
-        seen = [kept.current]
-        keeping = asyncio.create_task(kept.run())
-        await kept.wait_for_one()
-        seen.append(kept.current)
-        await eventually(lambda: kept.current == long)
-        seen.append(kept.current)
-        kept.refused()
-        await eventually(lambda: kept.current == TOKEN)
-        keeping.cancel()
-        return seen
-
-    with token_page(lambda: next(given)) as page:
-        seen = asyncio.run(scenario(page))
-
-    assert seen == ["unauthorized_user_token", short, long]
-
-
-@dataclass(kw_only=True)
-class ExpiresOnWord(Fault):
-    """Tokens named in ``expired`` are good no more; ``shown`` are those a connection has shown."""
-
-    expired: set[str] = field(default_factory=set)
-    shown: set[str] = field(default_factory=set)
-
-    def refuses(self, token: str) -> bool:
-        self.shown.add(token)
-        return token in self.expired
-
-
 @pytest.mark.timeout(180)
 def test_studies_of_twenty_symbols_survive_error_renewal_and_reconnect_on_one_worker(
     market, settings_for, run, eventually, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(studies, "RETRY", 8_000_000)
     monkeypatch.setattr(tokens, "PAUSE", timedelta(milliseconds=10))
+    monkeypatch.setattr(tokens, "AHEAD", timedelta(hours=1))
     renew = threading.Event()
     now = datetime.now(UTC)
-    old, new = jwt(now + tokens.AHEAD / 2), jwt(now + timedelta(hours=1))  # the old one is due
+    old, new = jwt(now + tokens.AHEAD / 2), jwt(now + timedelta(hours=3))  # the old one is due
     given = iter([old])
 
     def give() -> tuple[int, str]:
