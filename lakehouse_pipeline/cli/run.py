@@ -22,9 +22,9 @@ def demo(
     ] = None,
 ) -> None:
     """Run everything against the bundled feed server; Ctrl-C stops it in order."""
-    from lakehouse_pipeline import stack
     from lakehouse_pipeline.errors import UsageError
     from lakehouse_pipeline.settings import load_settings
+    from lakehouse_pipeline.stack import demo
 
     if seconds is None and (text := os.environ.get("DEMO_SECONDS")):
         try:
@@ -33,7 +33,7 @@ def demo(
             raise UsageError(
                 f"DEMO_SECONDS={text!r} is no number.", mend="Write seconds, such as 120."
             ) from error
-    raise typer.Exit(stack.demo(load_settings(), seconds))
+    raise typer.Exit(demo.demo(load_settings(), seconds))
 
 
 def up() -> None:

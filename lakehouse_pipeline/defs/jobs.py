@@ -16,6 +16,7 @@ from .assets.market import Scope
 from .streams import record_quotes
 
 CLASS = "lakehouse/class"  # what a run is: stream, tick, catch-up or batch
+BECAUSE = "lakehouse/because"  # why a sensor asked for a run, in one line
 EXCHANGE = "exchange"
 # A dead run must not block its schedule: past this many seconds the daemon ends it.
 MAX_RUNTIME = "dagster/max_runtime"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from .drain import drain_reason
-from .jobs import EXCHANGE, stream_quotes
+from .jobs import BECAUSE, EXCHANGE, stream_quotes
 from .runs import UNFINISHED, end_dead_run, has_lost_its_process
 
 if TYPE_CHECKING:
@@ -42,9 +42,14 @@ def _supervisor(exchange: str, state_dir: Path) -> dg.SensorDefinition:
         description=f"Keeps one worker recording {exchange}.",
     )
     def supervisor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        now = datetime.now(UTC)
         if reason := drain_reason(state_dir):
-            return dg.SkipReason(reason)
-        return supervise(context.instance, state_dir, exchange, now=datetime.now(UTC))
+            decided: dg.RunRequest | dg.SkipReason = dg.SkipReason(reason)
+        else:
+            decided = supervise(context.instance, state_dir, exchange, now=now)
+        # The UI shows a tick's reason after a click, a sensor's cursor at once.
+        context.update_cursor(f"{now:%H:%M:%S} UTC: {reason_of(decided)}")
+        return decided
 
     return supervisor
 
@@ -65,11 +70,14 @@ def supervise(
         case supervision.Keep(status) if not supervision.is_due(status):
             return dg.SkipReason(summary(status))
         case supervision.Keep(status):
-            predecessors = {status.run_id}
+            predecessors, because = (
+                {status.run_id},
+                f"process {status.process.pid} is due",
+            )
         case supervision.Wait(until, reason):
             return dg.SkipReason(f"No start before {until:%H:%M:%S} UTC: {reason}.")
         case supervision.Start():
-            predecessors = set()
+            predecessors, because = set(), "no worker records"
     for record in unfinished_runs(instance, exchange):
         if record.dagster_run.run_id in predecessors:
             continue
@@ -79,8 +87,15 @@ def supervise(
         return _await(instance, record, heard_at(state_dir, exchange, record), now)
     return dg.RunRequest(
         run_config={"ops": {"record_quotes": {"config": {"exchange": exchange}}}},
-        tags={EXCHANGE: exchange},
+        tags={EXCHANGE: exchange, BECAUSE: because},
     )
+
+
+def reason_of(decided: dg.RunRequest | dg.SkipReason) -> str:
+    """Return why a worker is started, or why none is."""
+    if isinstance(decided, dg.SkipReason):
+        return decided.skip_message or ""
+    return f"A worker is started: {decided.tags[BECAUSE]}."
 
 
 def unfinished_runs(instance: dg.DagsterInstance, exchange: str) -> Sequence[dg.RunRecord]:

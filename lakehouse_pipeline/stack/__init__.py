@@ -6,8 +6,7 @@ child processes here, never an import.
 
 from __future__ import annotations
 
-from .demo import demo
 from .stack import up
 from .stop import down
 
-__all__ = ["demo", "down", "up"]
+__all__ = ["down", "up"]

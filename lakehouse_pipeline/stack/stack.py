@@ -14,7 +14,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,10 +24,8 @@ from typing import Self
 import structlog
 from pydantic import BaseModel, SecretStr
 
-from lakehouse_pipeline.build.indicators import studies_of
 from lakehouse_pipeline.errors import EnvironmentFault, SettingsError
 from lakehouse_pipeline.interrupts import Interrupts
-from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
 
@@ -108,7 +108,6 @@ class Stack:
                 f"{self.settings.config} names no exchange.",
                 mend="Add one under 'exchanges:', such as BINANCE: {symbols: [BTCUSDT]}.",
             )
-        studies_of(self.settings.indicators)  # or the first hourly run would be the one to say
         self.layout.refuse_second_owner()
         self._choose_ports()
         self.layout.make()
@@ -219,7 +218,9 @@ class Stack:
         All this before the servers, because several first starts at once on an empty store fail.
         """
         prepare = self.start("prepare", python("lakehouse_pipeline.defs.lifecycle", "prepare"))
-        Lakehouse.open(self.settings).close()
+        # The owner waits for weeks, and what reads the lake takes 100 MB: elsewhere, and done with.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+            apart.submit(prepare_tables, self.settings).result()
         while prepare.exit_code is None:
             if self._interrupts.wait(0.1):
                 raise Interrupted
@@ -245,6 +246,19 @@ class Stack:
     def _write_state(self) -> None:
         children = [child.process for child in self._children]
         self.layout.write_state(Process.of(os.getpid()), children)
+
+
+def prepare_tables(settings: Settings) -> None:
+    """Make the tables that are missing, and read what only a first hourly run would stumble over.
+
+    Raises:
+        LakehouseError: with the mend.
+    """
+    from lakehouse_pipeline.build.indicators import studies_of  # noqa: PLC0415  # not in the owner
+    from lakehouse_pipeline.lake.lakehouse import Lakehouse  # noqa: PLC0415  # as above
+
+    studies_of(settings.indicators)
+    Lakehouse.open(settings).close()
 
 
 def up(settings: Settings, *, say: Callable[[str], None] = print) -> int:

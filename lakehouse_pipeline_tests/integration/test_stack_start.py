@@ -15,7 +15,8 @@ from lakehouse_pipeline.errors import (
 )
 from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
-from lakehouse_pipeline.stack import demo, down, up
+from lakehouse_pipeline.stack import down, up
+from lakehouse_pipeline.stack.demo import demo
 from lakehouse_pipeline.stack.layout import Layout
 
 EXCHANGES = {"BINANCE": {"symbols": ["BTCUSDT"]}}

@@ -8,10 +8,11 @@ import dagster as dg
 import pytest
 
 from lakehouse_pipeline.build.freshness import Due
-from lakehouse_pipeline.defs.catchup import DAYS_A_RUN, ask, busy, stretches
+from lakehouse_pipeline.defs.catchup import ask, busy
+from lakehouse_pipeline.defs.due import DAYS_A_RUN, look, look_apart, stretches
 from lakehouse_pipeline.defs.jobs import FINALIZE_YESTERDAY
 from lakehouse_pipeline.defs.partitions import RANGE_END, RANGE_START
-from lakehouse_pipeline.defs.resources import LakehouseResource, SettingsResource
+from lakehouse_pipeline.errors import EnvironmentFault
 
 from .conftest import START
 
@@ -20,11 +21,9 @@ WEEK_LATER = START + 7 * DAY
 
 
 @pytest.fixture
-def asked(settings):
-    resource = LakehouseResource(settings=SettingsResource())
-
+def asked(settings, lake):
     def evaluate(now=WEEK_LATER + DAY) -> list[dg.RunRequest]:
-        found = ask(resource, list(settings.exchanges), now=now)
+        found = ask(look(lake, list(settings.exchanges), now=now), today=now.date())
         return [] if isinstance(found, dg.SkipReason) else list(found.run_requests)
 
     return evaluate
@@ -103,6 +102,20 @@ def test_a_day_that_has_just_ended_is_left_to_the_night(recorded, asked):
 
     assert asked(now=midnight + timedelta(minutes=59)) == []
     assert asked(now=midnight + timedelta(minutes=61)) != []
+
+
+def test_a_look_in_a_process_of_its_own_finds_the_same(recorded, lake, settings):
+    recorded()
+    recorded(start=WEEK_LATER, writer="writer-2")
+    exchanges, now = list(settings.exchanges), WEEK_LATER + DAY
+
+    found = look_apart(exchanges, now=now)
+
+    assert list(found) == ["BINANCE"]
+    assert found == look(lake, exchanges, now=now)
+    settings.config.write_text("exchanges: nonsense")
+    with pytest.raises(EnvironmentFault, match=r"cannot be looked for: .*exchanges"):
+        look_apart(exchanges, now=now)
 
 
 def test_a_run_takes_neighboring_days_and_not_too_many():

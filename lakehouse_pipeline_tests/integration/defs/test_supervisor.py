@@ -85,7 +85,7 @@ def test_an_exchange_nobody_records_gets_a_run(look):
     asked = look()
 
     assert asked.run_config == CONFIG
-    assert asked.tags == STREAM
+    assert asked.tags == {**STREAM, "lakehouse/because": "no worker records"}
     assert asked.run_key is None
 
 
