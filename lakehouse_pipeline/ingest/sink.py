@@ -25,6 +25,8 @@ from .spool import Batch, Spool
 
 log = structlog.get_logger()
 
+WRITER = "writer."  # and a writer's ID: the table property that holds its progress
+
 
 @dataclass(frozen=True)
 class CommitReport:
@@ -39,7 +41,7 @@ class CommitReport:
 
 def progress_key(writer_id: str) -> str:
     """Return the table property that holds a writer's progress."""
-    return f"writer.{writer_id}"
+    return f"{WRITER}{writer_id}"
 
 
 class Sink:

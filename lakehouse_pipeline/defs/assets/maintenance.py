@@ -120,7 +120,8 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
 
         A table that is damaged, or that its folder knows more of than the catalog, is left alone.
         """
-        from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning  # noqa: PLC0415  # as above
+        from lakehouse_pipeline.ingest.lost_writers import forget_lost_writers  # noqa: PLC0415  # as above
+        from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning  # noqa: PLC0415
         from lakehouse_pipeline.lake.maintenance import expire  # noqa: PLC0415
 
         now = datetime.now(UTC)
@@ -129,6 +130,7 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
 
             def expire_and_clean(table: str) -> Figures:
                 looked = look(lake, table, now)
+                forget_lost_writers(lake, table, today=now.date())
                 expired = expire(lake, table)
                 cleaned = apply_cleaning(lake, plan_cleaning(lake, table, older_than=older_than))
                 return {
