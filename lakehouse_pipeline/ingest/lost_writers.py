@@ -52,7 +52,7 @@ def forget_lost_writers(lake: Lakehouse, table: str, *, today: date) -> list[str
         log.info("writer_forgotten", table=table, writer_id=writer, progress=progress[writer])
     kept = {writer: known for writer, known in noted.items() if writer not in lost}
     if kept != before:
-        lake.append(table, TABLES[table].frame.to_frame(), progress={NOTED: _dump(kept)})
+        lake.append(table, TABLES[table].empty, progress={NOTED: _dump(kept)})
     return lost
 
 

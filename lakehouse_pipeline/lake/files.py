@@ -139,7 +139,7 @@ def scan_files(
 ) -> pl.LazyFrame:
     """Return the rows of the files at *locations*, which may lack newer columns."""
     if not locations:
-        return pl.LazyFrame(schema=spec.frame)
+        return spec.empty.lazy()
     return pl.scan_parquet(
         [polars_path(location) for location in locations],
         schema=spec.frame,

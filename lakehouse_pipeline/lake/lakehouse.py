@@ -125,12 +125,11 @@ class Lakehouse:
         for file in self.plan(loaded, chosen, selection, after=after_sequence or 0):
             # Rows that are all selected need no look: a sealed day reads as fast as its file.
             (whole if file.lies_within(selection) else part).append(file.path)
-        rows = scan_files(part, spec, storage=self.storage)
-        if part:
-            rows = rows.filter(selection.rows(spec.time_column))
-        if whole:
-            every = scan_files(whole, spec, storage=self.storage)
-            rows = pl.concat([every, rows]) if part else every
+        scans = [scan_files(whole, spec, storage=self.storage)] if whole else []
+        if part or not whole:
+            condition = selection.rows(spec.time_column)
+            scans.append(scan_files(part, spec, storage=self.storage).filter(condition))
+        rows = scans[0] if len(scans) == 1 else pl.concat(scans)
         return rows if columns is None else rows.select(columns)
 
     def head(self, table: str) -> int:

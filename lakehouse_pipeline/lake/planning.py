@@ -56,18 +56,16 @@ class DataFileInfo:
 
     def may_hold(self, selection: Selection) -> bool:
         """Tell whether a row of this file can be selected."""
-        exchange, window, symbols = selection.exchange, selection.window, selection.symbols
-        since = selection.received_since
+        # The window first: it rules out most files of a table of many days.
+        window, times = selection.window, self.times
+        # It is half-open and bounds are inclusive: its end must lie after the earliest.
+        if window and times and not (times[0] < window.end and times[1] >= window.start):
+            return False
+        exchange, symbols, since = selection.exchange, selection.symbols, selection.received_since
         return (
             (exchange is None or _between(self.exchanges, exchange))
             and (since is None or self.received is None or self.received[1] >= since)
             and (symbols is None or any(_between(self.symbols, name) for name in symbols))
-            # A window is half-open and bounds are inclusive: its end must lie after the earliest.
-            and (
-                window is None
-                or self.times is None
-                or (self.times[0] < window.end and self.times[1] >= window.start)
-            )
         )
 
     def lies_within(self, selection: Selection) -> bool:

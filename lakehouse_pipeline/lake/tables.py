@@ -75,6 +75,11 @@ class TableSpec:
     def frame(self) -> pl.Schema:
         return schema_of(self.columns)
 
+    @cached_property
+    def empty(self) -> pl.DataFrame:
+        """No rows; to make it anew costs more than to plan a day."""
+        return self.frame.to_frame()
+
     @property
     def required(self) -> frozenset[str]:
         """Columns that are never null: the time column and what the table is partitioned by."""
