@@ -25,7 +25,7 @@ from .build.indicators import Parameters, studies_named
 from .build.upkeep import travel_days, travel_tag
 from .errors import UsageError
 from .lake.lakehouse import Lakehouse
-from .market.indicators import as_one_stretch, with_stretches
+from .market.stretches import as_one_stretch, with_stretches
 from .market.windows import TimeWindow
 from .settings import load_settings
 
@@ -72,8 +72,8 @@ class Reader:
         """Return sparse OHLCV bars in time order, with one column a plot of *indicators*.
 
         An indicator is named as in ``rsi``, with the parameters of ``exchanges.yaml`` or the usual
-        ones, or as in ``rsi:7`` with its own. After a gap it is null until it is warm again; with
-        *carry* it goes on.
+        ones, or as in ``rsi:7`` with its own. After a gap it is null until it is warm again, VWAP
+        until the next UTC day, and OBV counts anew; with *carry* they go on.
         """
         step = views.parse_interval(interval)
         name = views.resolve_symbol(symbol, self.symbols())

@@ -22,9 +22,9 @@ from lakehouse_pipeline.market.indicators import (
     STUDIES,
     Study,
     compute,
-    with_stretches,
 )
 from lakehouse_pipeline.market.ingested import TRADINGVIEW, deviations, final_values
+from lakehouse_pipeline.market.stretches import with_stretches
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 
 from .bars import BARS_1M

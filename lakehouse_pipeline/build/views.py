@@ -14,12 +14,11 @@ from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market import bars as market_bars
 from lakehouse_pipeline.market.dense import dense
 from lakehouse_pipeline.market.indicators import (
-    STRETCH,
     Start,
     Study,
     widen,
-    with_stretches,
 )
+from lakehouse_pipeline.market.stretches import SEEN_SINCE, STRETCH, with_stretches
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
 from .bars import BARS_1M, BARS_1S, COVERAGE
@@ -106,10 +105,17 @@ def read_bars(
     lake: Lakehouse, symbol: str, *, step: timedelta, window: TimeWindow | None = None
 ) -> pl.DataFrame:
     """Return the sparse bars of *symbol* at any *step*, in time order, in the bars' schema."""
+    bars, stored = _read_stored(lake, symbol, step=step, window=window)
+    return bars if step == stored else market_bars.roll_up(bars, step)
+
+
+def _read_stored(
+    lake: Lakehouse, symbol: str, *, step: timedelta, window: TimeWindow | None
+) -> tuple[pl.DataFrame, timedelta]:
+    """Return the stored bars of whole intervals of *step*, and their own step."""
     table, stored = stored_step(step)
     wide = window and TimeWindow(floor(window.start, step), ceil(window.end, step))
-    bars = lake.scan(table, symbols=[symbol], window=wide).sort("open_time").collect()
-    return bars if step == stored else market_bars.roll_up(bars, step)
+    return lake.scan(table, symbols=[symbol], window=wide).sort("open_time").collect(), stored
 
 
 def read_dense_bars(
@@ -134,7 +140,9 @@ def read_with_studies(
     *,
     step: timedelta,
     window: TimeWindow | None = None,
-    stretch: Callable[[pl.DataFrame, pl.DataFrame, timedelta], pl.DataFrame] = with_stretches,
+    stretch: Callable[
+        [pl.DataFrame, pl.DataFrame, timedelta, timedelta], pl.DataFrame
+    ] = with_stretches,
 ) -> pl.DataFrame:
     """Return bars as ``read_bars`` does, with their stretch and one column a plot of *studies*.
 
@@ -143,17 +151,17 @@ def read_with_studies(
     """
     memory = max((study.memory for study in studies), default=0)
     for wide in _reaches(window, step, studies, memory):
-        bars = read_bars(lake, symbol, step=step, window=wide)
+        bars, stored = _read_stored(lake, symbol, step=step, window=wide)
         gaps = read_unseen(lake, symbols=[symbol], window=wide)
         start = floor(window.start, step) if window else EPOCH
         wanted = pl.col("open_time") >= start
-        found = stretch(bars, gaps, step)
+        found = stretch(bars, gaps, stored, step)
         before = found.filter(~wanted)
         # A stretch that began within what was read is whole; else it must hold what is remembered.
         newest = before.filter(pl.col(STRETCH) == pl.col(STRETCH).last())
         if newest.height >= memory or newest.height < before.height:
             break
-    return widen(found, studies).filter(wanted)
+    return widen(found, studies).filter(wanted).drop(SEEN_SINCE)
 
 
 def _reaches(
@@ -162,7 +170,8 @@ def _reaches(
     """Yield what may do to read for *window*, ever longer, until it is all there is."""
     starts = {study.start for study in studies}
     if window is not None and Start.STRETCH not in starts:
-        session = floor(window.start, DAY) if Start.DAY in starts else window.start
+        # Whether a day was seen from its start on shows in bars before it.
+        session = floor(window.start, DAY) - DAY if Start.DAY in starts else window.start
         for times in (2, 8):  # most symbols trade in every other interval at least
             since = min(window.start - times * memory * step, session)
             yield TimeWindow(since, window.end)

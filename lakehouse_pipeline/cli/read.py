@@ -20,7 +20,11 @@ With = Annotated[
     typer.Option("--with", help="rsi,macd,… beside the price; rsi:7 with parameters of its own"),
 ]
 Carry = Annotated[
-    bool, typer.Option("--carry", help="carry indicators across gaps; else they start again")
+    bool,
+    typer.Option(
+        "--carry",
+        help="carry indicators across gaps; else they start again, VWAP on the next UTC day",
+    ),
 ]
 Form = Annotated[Format, typer.Option("--format", help="stdout holds nothing else")]
 
@@ -61,7 +65,7 @@ def bars(
     from lakehouse_pipeline.build import views
     from lakehouse_pipeline.build.indicators import studies_named
     from lakehouse_pipeline.errors import UsageError
-    from lakehouse_pipeline.market.indicators import as_one_stretch, with_stretches
+    from lakehouse_pipeline.market.stretches import as_one_stretch, with_stretches
     from lakehouse_pipeline.settings import load_settings
 
     from .arguments import open_to_read, window_between
@@ -103,7 +107,7 @@ def chart(
     from lakehouse_pipeline.build.gaps import read_unseen
     from lakehouse_pipeline.build.indicators import studies_named
     from lakehouse_pipeline.charts import draw
-    from lakehouse_pipeline.market.indicators import as_one_stretch, with_stretches
+    from lakehouse_pipeline.market.stretches import as_one_stretch, with_stretches
     from lakehouse_pipeline.settings import load_settings
 
     from .arguments import open_to_read, window_between

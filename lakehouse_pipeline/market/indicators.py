@@ -1,14 +1,15 @@
 """Indicators over bars of any interval, as polars expressions.
 
 Each study names its plots and how many bars it needs before its first value. Values are computed
-inside a *stretch*: the bars of one symbol between two real gaps. At a gap a study starts again and
-is null until it is warm, so it never pretends to know prices nobody saw. Quiet minutes are no gaps,
-nor are those that official bars have filled; they have no bar and count for none, as on the feed's
-own charts.
+inside a *stretch* (see ``stretches``): the bars of one symbol between two real gaps. At a gap a
+study starts again and is null until it is warm, so it never pretends to know prices nobody saw.
+Quiet minutes are no gaps, nor are those that official bars have filled; they have no bar and count
+for none, as on the feed's own charts.
 
 A study that recurs shows where its stretch begins, less with every bar, and after ``memory`` bars
 by less than 1e-12 of its value: where reading starts further back does not matter. A session's
-study (VWAP) starts at 00:00 UTC, and OBV at the first bar of its stretch.
+study (VWAP) speaks of all that was traded since 00:00 UTC: from a gap on it is null for the rest
+of the day. OBV counts from the first bar of its stretch; only its differences mean something.
 A new study is one function here and one line in ``STUDIES``.
 """
 
@@ -16,14 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
+from itertools import groupby
 
 import polars as pl
 
 from . import schemas
-from .causes import UNSEEN
 from .quality import Flag
+from .stretches import SEEN_SINCE, STRETCH
 from .windows import DAY, MINUTE, floor
 
 OPEN_TIME = pl.col("open_time")
@@ -31,9 +33,10 @@ CLOSE = pl.col("close")
 HIGH = pl.col("high")
 LOW = pl.col("low")
 VOLUME = pl.col("volume")
-STRETCH = "stretch"
+DAY_IS_WHOLE = pl.col(SEEN_SINCE) <= OPEN_TIME.dt.truncate("1d")
 COMPUTED = "computed"
 LONGEST = 10_000  # bars; a typing error would otherwise read years
+SHORT = 5_000  # bars up to which stretches are sooner computed together than one by one
 
 
 class Start(Enum):
@@ -42,6 +45,13 @@ class Start(Enum):
     MEMORY = "memory"  # so many bars before it
     DAY = "day"  # at 00:00 UTC
     STRETCH = "stretch"  # after the last real gap, or where recording began
+
+
+WITHIN = {
+    Start.MEMORY: pl.col(STRETCH),
+    Start.DAY: OPEN_TIME.dt.truncate("1d"),
+    Start.STRETCH: pl.col(STRETCH),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +165,13 @@ def atr(length: int = 14) -> Study:
 def vwap() -> Study:
     """Return the volume-weighted average of the typical price since 00:00 UTC.
 
-    Null from a bar of unknown volume to the end of its day, and before anything was traded.
+    Null from a bar of unknown volume, or one in which a gap began, to the end of its day; on a day
+    whose beginning was not seen; and before anything was traded.
     """
     typical = (HIGH + LOW + CLOSE) / 3
     value = (typical * VOLUME).cum_sum() / VOLUME.cum_sum()
-    plots = {"vwap": pl.when(_volumes_are_known() & value.is_finite()).then(value)}
+    known = DAY_IS_WHOLE & _volumes_are_known() & value.is_finite()
+    plots = {"vwap": pl.when(known).then(value)}
     return Study("vwap", {}, plots, warm_up=1, memory=1, start=Start.DAY)
 
 
@@ -185,31 +197,6 @@ STUDIES: Mapping[str, Callable[..., Study]] = {
 }
 
 
-def with_stretches(
-    bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta = MINUTE
-) -> pl.DataFrame:
-    """Return *bars* of *step*, sorted, with the number of the stretch each belongs to.
-
-    A new stretch starts at the first bar that opens after a gap of its symbol began. A bar during
-    which a gap began still belongs to the stretch before it.
-    """
-    ordered = bars.sort("symbol", "open_time")
-    breaks = _unfilled(ordered, gaps, step).sort("symbol", "open_time")
-    numbered = breaks.with_columns(pl.int_range(1, pl.len() + 1).over("symbol").alias(STRETCH))
-    # The library cannot see that both sides are sorted within each symbol; they are, just above.
-    joined = ordered.join_asof(
-        numbered, on="open_time", by="symbol", strategy="backward", check_sortedness=False
-    )
-    return joined.with_columns(pl.col(STRETCH).fill_null(0))
-
-
-def as_one_stretch(
-    bars: pl.DataFrame, _gaps: pl.DataFrame, _step: timedelta = MINUTE
-) -> pl.DataFrame:
-    """Return *bars*, sorted, as one stretch a symbol: values are carried across every gap."""
-    return bars.sort("symbol", "open_time").with_columns(pl.lit(0).alias(STRETCH))
-
-
 def widen(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     """Return *bars* (with stretches) and one more column a plot, named after the plot."""
     return pl.concat([bars, *(_plots(bars, study) for study in studies)], how="horizontal")
@@ -225,8 +212,11 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     numbered = bars.select(
         *("exchange", "symbol", "open_time", "flags"),
         bars_seen=pl.int_range(1, pl.len() + 1).over("symbol", STRETCH),
-        began=OPEN_TIME.min().over("symbol", STRETCH),
-        volume_unknown=VOLUME.is_null().cum_max().over("symbol", STRETCH),
+        day_is_whole=DAY_IS_WHOLE,
+        **{
+            f"unknown_since_{start.value}": VOLUME.is_null().cum_max().over("symbol", within)
+            for start, within in WITHIN.items()
+        },
     )
     long = [
         numbered.with_columns(plots[plot].alias("value"))
@@ -250,21 +240,27 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
 
 
 def _plots(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
-    """Return the columns of *study*, each computed within its stretch, or its day of it."""
-    within = ["symbol", STRETCH]
-    frame = bars.select(*within, "open_time", "high", "low", "close", "volume")
-    if study.start is Start.DAY:
-        within.append("day")
-        frame = frame.with_columns(day=OPEN_TIME.dt.truncate("1d"))
-    # Stretches stand one after the other: cutting them out costs a third of grouping by them.
-    lengths = frame.select(pl.struct(within).rle().struct.field("len")).to_series().to_list()
+    """Return the columns of *study*, each computed within its stretch or its day.
+
+    These stand one after the other: a long one is cut out, which costs half of grouping by it, and
+    short ones are grouped, because each cut costs a millisecond. The values are the same.
+    """
+    frame = bars.select(
+        *("symbol", "open_time", "high", "low", "close", "volume", SEEN_SINCE),
+        WITHIN[study.start].alias("within"),
+    )
+    lengths = frame.select(pl.struct("symbol", "within").rle().struct.field("len")).to_series()
     parts, offset = [], 0
-    for length in lengths or [0]:
-        part = frame.slice(offset, length)
-        for name, expression in (*study.steps.items(), *study.plots.items()):
-            part = part.with_columns(expression.alias(name))
-        parts.append(part.select(*study.plots))
-        offset += length
+    for are_short, group in groupby(lengths, lambda length: length <= SHORT):
+        for rows in [sum(group)] if are_short else group:
+            part = frame.slice(offset, rows)
+            for name, plot in (*study.steps.items(), *study.plots.items()):
+                value = plot.over("symbol", "within") if are_short else plot
+                part = part.with_columns(value.alias(name))
+            parts.append(part.select(*study.plots))
+            offset += rows
+    if not parts:
+        return pl.DataFrame(schema=dict.fromkeys(study.columns, pl.Float64))
     return pl.concat(parts, rechunk=True).rename(dict(zip(study.plots, study.columns, strict=True)))
 
 
@@ -273,12 +269,12 @@ def _flags(study: Study) -> pl.Expr:
     bars_seen, missing = pl.col("bars_seen"), pl.col("value").is_null()
     settled = {
         Start.MEMORY: bars_seen >= study.memory,
-        # A stretch that begins in a day does not know what was traded before it.
-        Start.DAY: pl.col("began") <= OPEN_TIME.dt.truncate("1d"),
+        Start.DAY: pl.lit(value=True),
         Start.STRETCH: pl.lit(value=False),
     }[study.start]
+    warm = pl.col("day_is_whole") if study.start is Start.DAY else bars_seen >= study.warm_up
     return (
-        pl.when(missing & (bars_seen >= study.warm_up) & pl.col("volume_unknown"))
+        pl.when(missing & warm & pl.col(f"unknown_since_{study.start.value}"))
         .then(pl.col("flags") | int(Flag.VOLUME_UNKNOWN))
         .when(missing)
         .then(pl.col("flags") | int(Flag.WARMING))
@@ -290,19 +286,6 @@ def _flags(study: Study) -> pl.Expr:
 
 def _volumes_are_known() -> pl.Expr:
     return ~VOLUME.is_null().cum_max()
-
-
-def _unfilled(bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta) -> pl.DataFrame:
-    """Return from when on something was missed: symbol and time, a row for each interval."""
-    unseen = gaps.filter(pl.col("cause").is_in(sorted(UNSEEN))).select("symbol", "start", "end")
-    opens = pl.datetime_ranges(pl.col("start").dt.truncate(step), "end", step, closed="left")
-    filled = bars.filter(pl.col("flags") & int(Flag.FILLED) > 0).select("symbol", "open_time")
-    return (
-        unseen.with_columns(open_time=opens)
-        .explode("open_time")
-        .join(filled, on=["symbol", "open_time"], how="anti")
-        .select("symbol", pl.max_horizontal("start", "open_time").alias("open_time"))
-    )
 
 
 def _seeded_ema(source: pl.Expr, length: int, *, skip: int) -> pl.Expr:

@@ -30,7 +30,7 @@ class Flag(IntFlag):
     COUNTER_FELL = 512  # the counter fell or a jump was taken back; that update booked nothing
     SPANS_GAP = 1024  # an update's delta spans a hole in coverage and was left to the gap
     CROSSED_QUOTE = 2048  # bid above ask
-    WARMING = 4096  # an indicator without a value: too few bars since the last gap
+    WARMING = 4096  # an indicator without a value: too few bars since a gap; VWAP: a gap this day
     SETTLING = 8192  # an indicator that still shows where it began: after a gap, or at the start
 
 

@@ -3,7 +3,8 @@
 The peers' C code is called on bare arrays or columns; ours also finds the stretches between gaps.
 Values are compared before anything is timed. The libraries take turns, and each figure is the
 median of the turns' ratios, so that a busy machine slows all of them. VWAP, which no peer has, is
-timed apart.
+timed apart. So is a day on which each symbol has a gap every five minutes, where a stretch is cut
+after stretch of five bars: it may not cost more than twenty times the same day without gaps.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import polars_talib
 import talib
 
 from lakehouse_pipeline.market import schemas
-from lakehouse_pipeline.market.indicators import STUDIES, Study, widen, with_stretches
+from lakehouse_pipeline.market.indicators import STUDIES, Study, widen
+from lakehouse_pipeline.market.stretches import with_stretches
 from lakehouse_pipeline.market.windows import MINUTE
 from lakehouse_pipeline_tests.benchmarks.lines import Line
 
 SYMBOLS, DAYS, TURNS = 50, 30, 3
 MINUTES_A_DAY = 1440
+GAPS_COST = 20.0
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NO_GAPS = pl.DataFrame(schema=schemas.GAPS)
 SHARED = [build() for name, build in STUDIES.items() if name != "vwap"]
@@ -57,8 +60,19 @@ def random_bars(symbols: int, days: int) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def with_ours(bars: pl.DataFrame, studies: list[Study]) -> pl.DataFrame:
-    return widen(with_stretches(bars, NO_GAPS), studies)
+def with_ours(
+    bars: pl.DataFrame, studies: list[Study], gaps: pl.DataFrame = NO_GAPS
+) -> pl.DataFrame:
+    return widen(with_stretches(bars, gaps), studies)
+
+
+def gap_every(minutes: int, bars: pl.DataFrame) -> pl.DataFrame:
+    """Return a short gap in every so many of *bars* of each symbol."""
+    start = pl.col("open_time") + pl.duration(seconds=20)
+    named = bars.filter(pl.col("open_time").dt.minute() % minutes == 0).select(
+        "symbol", start=start, end=start + pl.duration(seconds=5), cause=pl.lit("feed_gap")
+    )
+    return pl.concat([NO_GAPS, named], how="diagonal_relaxed")
 
 
 def with_talib(bars: Mapping[str, Columns]) -> dict[str, Columns]:
@@ -148,9 +162,17 @@ def run(folder: Path, *, scale: float, say: Callable[[str], object]) -> list[Lin
         for _ in range(TURNS)
     ]
     ours = statistics.median(turn[0] for turn in turns)
+    days = bars.filter(pl.col("open_time") < START + 2 * MINUTES_A_DAY * MINUTE)
+    gaps = gap_every(5, days)
+    assert with_stretches(days, gaps)["stretch"].n_unique() > MINUTES_A_DAY / 5
+    broken = statistics.median(
+        seconds(lambda: with_ours(days, SHARED, gaps)) / seconds(lambda: with_ours(days, SHARED))
+        for _ in range(TURNS)
+    )
     return [
         Line("time / TA-Lib on arrays", statistics.median(a / b for a, b, _, _ in turns)),
         Line("time / polars-talib", statistics.median(a / c for a, _, c, _ in turns)),
         Line("VWAP's share beside", statistics.median(d / a for a, _, _, d in turns)),
+        Line("two days, a gap every five minutes / none", broken, limit=GAPS_COST),
         Line("bars a second, seven indicators", bars.height / ours / 1e6, unit="million"),
     ]

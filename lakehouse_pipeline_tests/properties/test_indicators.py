@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
 from lakehouse_pipeline.market import indicators, schemas
-from lakehouse_pipeline.market.indicators import STUDIES, compute, widen, with_stretches
+from lakehouse_pipeline.market.indicators import STUDIES, compute, widen
+from lakehouse_pipeline.market.stretches import with_stretches
 from lakehouse_pipeline.market.windows import MINUTE
 
 START = datetime(2026, 3, 2, 23, 30, tzinfo=UTC)
@@ -121,14 +122,15 @@ def slow_atr(bars: list[Bar]) -> dict[str, Values]:
 
 
 def slow_vwap(bars: list[Bar]) -> dict[str, Values]:
+    """The days begin where bars do, unless the first of them was not seen from midnight on."""
     values: Values = []
-    money = volume = 0.0
+    money = volume = float("nan")
     for n, bar in enumerate(bars):
         if (START + n * MINUTE).time().isoformat() == "00:00:00":
             money = volume = 0.0
         money += sum(bar[:3]) / 3 * bar[3]
         volume += bar[3]
-        values.append(money / volume if volume else None)
+        values.append(money / volume if volume > 0 else None)
     return {"vwap": values}
 
 
@@ -184,6 +186,26 @@ def test_a_stretch_is_what_it_is_alone(bars: list[Bar], gap: int, other: list[Ba
     values = compute(with_stretches(both, gaps), studies)
 
     mine = values.filter(pl.col("symbol") == "X:A", pl.col("open_time") >= start)
-    assert_frame_equal(mine, compute(with_stretches(after, NO_GAPS), studies), check_exact=True)
+    assert_frame_equal(mine, compute(with_stretches(after, gaps), studies), check_exact=True)
     theirs = compute(with_stretches(frame_of(other, "X:B"), NO_GAPS), studies)
     assert_frame_equal(values.filter(symbol="X:B"), theirs, check_exact=True)
+
+
+@given(bars=bar_lists(), starts=st.lists(st.integers(0, 60), max_size=20))
+def test_stretches_computed_together_are_what_each_is_alone(bars: list[Bar], starts: list[int]):
+    studies = [study for study, _ in CASES.values()]
+    rows = [
+        ("g", "X", "X:A", START + n * MINUTE, START + (n + 1) * MINUTE, "feed_gap", "", *[None] * 3)
+        for n in starts
+    ]
+    stretches = with_stretches(
+        pl.concat([frame_of(bars), frame_of(bars[::-1], "X:B")]),
+        pl.DataFrame(rows, schema=schemas.GAPS, orient="row"),
+    )
+
+    together = compute(stretches, studies)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(indicators, "SHORT", 0)
+        each_alone = compute(stretches, studies)
+
+    assert_frame_equal(together, each_alone, check_exact=True)

@@ -12,7 +12,8 @@ import pytest
 from lakehouse_pipeline.build.indicators import studies_named
 from lakehouse_pipeline.charts import draw
 from lakehouse_pipeline.market import schemas
-from lakehouse_pipeline.market.indicators import as_one_stretch, bollinger, macd, rsi, vwap, widen
+from lakehouse_pipeline.market.indicators import bollinger, macd, rsi, vwap, widen
+from lakehouse_pipeline.market.stretches import as_one_stretch
 from lakehouse_pipeline.market.windows import HOUR, MINUTE
 
 START = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -11,9 +11,10 @@ import pytest
 import talib
 
 from lakehouse_pipeline.market import indicators, schemas
-from lakehouse_pipeline.market.indicators import STUDIES, as_one_stretch, with_stretches
+from lakehouse_pipeline.market.indicators import OPEN_TIME, STUDIES
 from lakehouse_pipeline.market.quality import Flag
-from lakehouse_pipeline.market.windows import MINUTE
+from lakehouse_pipeline.market.stretches import as_one_stretch, with_stretches
+from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 
 NO_GAPS = pl.DataFrame(schema=schemas.GAPS)
 START = datetime(2024, 8, 9, tzinfo=UTC)
@@ -136,7 +137,8 @@ def test_vwap_is_the_money_by_the_volume_of_each_day(real_bars: pl.DataFrame) ->
         volume[day] = volume.get(day, 0.0) + bar["volume"]
         expected.append(money[day] / volume[day] if volume[day] else np.nan)
 
-    ours = plots_of(real_bars, indicators.vwap())["vwap"]
+    # Some of these days begin at noon; carried, the value speaks of what there is.
+    ours = indicators.widen(as_one_stretch(real_bars, NO_GAPS), [indicators.vwap()])["vwap"]
 
     np.testing.assert_allclose(ours, expected, rtol=1e-9)
 
@@ -191,6 +193,40 @@ def test_a_gap_that_official_bars_fill_changes_nothing() -> None:
     assert stretches[30] != stretches[31]
 
 
+def with_columns_of_bars(bars: pl.DataFrame) -> pl.DataFrame:
+    """Return *bars* with every column that a roll-up asks for."""
+    told = {"source": "stream", "state": "final", "volume_basis": "session"}
+    others = [name for name in schemas.BARS if name not in bars.columns]
+    whole = bars.with_columns(pl.lit(told.get(name)).alias(name) for name in others)
+    return whole.select(schemas.BARS.names()).cast(schemas.BARS)
+
+
+def test_one_filled_minute_does_not_hide_that_the_others_of_its_bar_are_missing() -> None:
+    flags = pl.when(OPEN_TIME == START + 182 * MINUTE).then(int(Flag.FILLED)).otherwise(0)
+    bars = with_columns_of_bars(minute_bars([1.0] * 480).with_columns(flags=flags))
+    seen = bars.filter(~OPEN_TIME.is_between(START + 190 * MINUTE, START + 229 * MINUTE))
+    second = timedelta(seconds=1)
+    gaps = gaps_of(
+        (182 * MINUTE + 10 * second, 182 * MINUTE + 30 * second), (190 * MINUTE, 230 * MINUTE)
+    )
+
+    hours = with_stretches(seen, gaps, MINUTE, 60 * MINUTE)
+
+    assert hours["stretch"].n_unique() == 2
+    assert hours["stretch"][3] != hours["stretch"][4]
+    assert with_stretches(seen, gaps)["stretch"].n_unique() == 2
+
+
+def test_what_is_filled_stays_filled_in_longer_bars() -> None:
+    flags = pl.when(OPEN_TIME.is_between(START + 180 * MINUTE, START + 183 * MINUTE)).then(1)
+    bars = minute_bars([1.0] * 480).with_columns(flags=flags.otherwise(0))
+    gaps = gaps_of((180 * MINUTE + timedelta(seconds=10), 184 * MINUTE))
+
+    fives = with_stretches(with_columns_of_bars(bars), gaps, MINUTE, 5 * MINUTE)
+
+    assert fives["stretch"].to_list() == [0] * 96
+
+
 def test_a_pause_of_the_subscription_makes_a_study_start_again() -> None:
     bars = minute_bars([1.0, 2.0, 3.0])
 
@@ -234,6 +270,7 @@ def test_the_day_before_does_not_change_one_digit_of_vwap() -> None:
 
     whole = indicators.widen(with_stretches(bars, NO_GAPS), [indicators.vwap()])["vwap"]
 
+    assert whole[1500:].null_count() == 0
     alone = indicators.widen(with_stretches(today, NO_GAPS), [indicators.vwap()])["vwap"]
     assert whole[1500:].to_list() == alone.to_list()
 
@@ -244,7 +281,7 @@ def test_after_an_unknown_volume_nothing_is_pretended(name: str) -> None:
         volume=pl.when(pl.col("close") != 2).then("volume")
     )
 
-    values = indicators.compute(with_stretches(bars, NO_GAPS), [STUDIES[name]()])
+    values = indicators.compute(as_one_stretch(bars, NO_GAPS), [STUDIES[name]()])
 
     missing = values["value"].is_null().to_list()
     # A new day's VWAP knows all of its volume again.
@@ -253,21 +290,58 @@ def test_after_an_unknown_volume_nothing_is_pretended(name: str) -> None:
     assert set(unknown) == {int(Flag.VOLUME_UNKNOWN)}
 
 
-def test_vwap_has_settled_when_its_whole_day_was_seen_and_obv_never_does() -> None:
+def test_vwap_speaks_when_its_whole_day_was_seen_and_obv_always_shows_its_start() -> None:
     bars = minute_bars([1.0, 2.0, 3.0, 4.0], start=START - 2 * MINUTE)
 
     values = indicators.compute(
         with_stretches(bars, NO_GAPS), [indicators.vwap(), indicators.obv()]
     )
 
-    settling = int(Flag.SETTLING)
-    assert values.filter(name="vwap")["flags"].to_list() == [settling, settling, 0, 0]
-    assert values.filter(name="obv")["flags"].to_list() == [settling] * 4
+    vwap, warming = values.filter(name="vwap"), int(Flag.WARMING)
+    assert vwap["flags"].to_list() == [warming, warming, 0, 0]
+    assert vwap["value"].is_null().to_list() == [True, True, False, False]
+    assert values.filter(name="obv")["flags"].to_list() == [int(Flag.SETTLING)] * 4
+
+
+def test_a_day_has_a_vwap_if_it_was_recorded_from_midnight_on() -> None:
+    bars = minute_bars([1.0, 2.0, 3.0])
+
+    whole = indicators.widen(with_stretches(bars, NO_GAPS), [indicators.vwap()])["vwap"]
+    late = indicators.widen(with_stretches(bars[1:], NO_GAPS), [indicators.vwap()])["vwap"]
+
+    assert (whole.null_count(), late.null_count()) == (0, 2)
+
+
+@pytest.mark.parametrize("minutes", [1, 5, 60])
+def test_vwap_is_null_from_the_bar_in_which_a_gap_began_to_the_end_of_the_day(minutes: int) -> None:
+    bars = minute_bars([100.0 + n % 7 for n in range(2 * 1440)])
+    hole = TimeWindow(START + 190 * MINUTE, START + 230 * MINUTE)
+    seen = bars.filter(~OPEN_TIME.is_between(hole.start, hole.end, closed="left"))
+    step, gap = minutes * MINUTE, gaps_of((190 * MINUTE - timedelta(seconds=9), 230 * MINUTE))
+
+    def vwap(stretch) -> pl.DataFrame:
+        rolled = stretch(with_columns_of_bars(seen), gap, MINUTE, step)
+        return indicators.widen(rolled, [indicators.vwap()])
+
+    known, carried = vwap(with_stretches), vwap(as_one_stretch)["vwap"]
+    is_null = known["vwap"].is_null()
+    missing = known.filter(is_null)["open_time"]
+
+    assert missing.min() == floor(hole.start - MINUTE, step)
+    assert missing.max() == START + DAY - step
+    assert known.filter(~is_null)["vwap"].to_list() == carried.filter(~is_null).to_list()
+    assert carried.null_count() == 0
+
+
+def test_official_bars_that_fill_a_gap_give_the_day_its_vwap_back() -> None:
+    bars = minute_bars([1.0, 2.0, 3.0]).with_columns(flags=pl.Series([0, 1, 0], dtype=pl.Int32))
+    filled = with_stretches(bars, gaps_of((MINUTE, 2 * MINUTE)))
+
+    assert indicators.widen(filled, [indicators.vwap()])["vwap"].null_count() == 0
 
 
 def test_vwap_restarts_at_midnight() -> None:
-    start = START - 2 * MINUTE
-    bars = minute_bars([10.0, 20.0, 30.0, 40.0], start=start)
+    bars = minute_bars([10.0, 20.0, 30.0, 40.0], start=START - 2 * MINUTE)
 
     values = indicators.widen(with_stretches(bars, NO_GAPS), [indicators.vwap()])["vwap"]
 

@@ -156,6 +156,27 @@ def test_the_window_asked_for_does_not_change_a_value(lake: Lakehouse, name: str
         )
 
 
+@pytest.mark.parametrize("symbol", [BTC, THIN])
+def test_where_vwap_is_not_known_no_reader_has_one(lake: Lakehouse, symbol: str):
+    afternoon = TimeWindow(SECOND_DAY + 12 * HOUR, SECOND_DAY + 13 * HOUR)
+    row = ("g", "BINANCE", symbol, afternoon.start, afternoon.end, "feed_gap", "", *[None] * 3)
+    land(lake, BEGIN, END)
+    lake.append("market.gaps", pl.DataFrame([row], schema=schemas.GAPS, orient="row"))
+    vwap = studies_of({"vwap": {}})
+    for day in (SECOND_DAY - DAY, SECOND_DAY):
+        build_indicators(lake, "BINANCE", day.date(), vwap, watermark=END)
+    stored = content(lake).filter(symbol=symbol)
+    known = stored.drop_nulls("value")["open_time"]
+
+    assert known.min() < SECOND_DAY + 20 * MINUTE  # the first day was not seen from its start on
+    assert known.max() < afternoon.start
+    for hours in (1, 5, 40):
+        window = TimeWindow(END - hours * HOUR, END)
+        read = views.read_with_studies(lake, symbol, vwap, step=MINUTE, window=window)
+        expected = stored.filter(pl.col("open_time") >= window.start)["value"]
+        assert read["vwap"].to_list() == expected.to_list()
+
+
 def test_obv_goes_on_over_midnight_in_what_is_stored(lake: Lakehouse):
     land(lake, BEGIN, END)
     (obv,) = studies = studies_of({"obv": {}})
