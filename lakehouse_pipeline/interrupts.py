@@ -10,10 +10,12 @@ import os
 import select
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MAKES = ("make", "gmake")
 
 
 class Interrupts:
@@ -27,6 +29,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.first: signal.Signals | None = None
         self._before: dict[int, Any] = {}
+        self._make = make_above()
 
     @property
     def received(self) -> bool:
@@ -35,6 +38,8 @@ class Interrupts:
     def wait(self, seconds: float, *also: int) -> bool:
         """Sleep, but not past a signal, nor once one of the open files *also* has news."""
         select.select([self._bell, *also], [], [], seconds)
+        if self.first is None and self._make and waits_after_interrupt(self._make):
+            self.first = signal.SIGINT
         return self.received
 
     def pass_on(self) -> None:
@@ -69,3 +74,27 @@ class Interrupts:
         if self.first is None:
             self.first = signal.Signals(number)
             os.write(self._rope, b"!")
+
+
+def make_above() -> int | None:
+    """Return the process number of the make that runs us, if one does."""
+    parent = os.getppid()
+    try:
+        name = Path(f"/proc/{parent}/comm").read_text("utf-8").strip()
+    except OSError:  # no such folder on this system
+        return None
+    return parent if name in MAKES else None
+
+
+def waits_after_interrupt(make: int) -> bool:
+    """Tell whether *make* has had a SIGINT and waits for its children to end of the same.
+
+    A terminal sends it to all of them, but whoever stops make by its number reaches make alone. It
+    does not pass SIGINT on; it only no longer catches it.
+    """
+    try:
+        status = Path(f"/proc/{make}/status").read_text("utf-8")
+    except OSError:  # it has ended: somebody killed it, which asks nothing of us
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return not int(caught.split()[1], 16) & 1 << (signal.SIGINT - 1)

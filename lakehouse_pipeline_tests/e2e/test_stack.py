@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,9 +38,18 @@ BACKFILL_STATUS = """
 query Status($id: String!) { partitionBackfillOrError(backfillId: $id) {
     ... on PartitionBackfill { status } ... on PythonError { message } } }
 """
+CANCEL = """
+mutation Cancel($id: String!) { cancelPartitionBackfill(backfillId: $id)
+    { __typename ... on PythonError { message } } }
+"""
+RESUME = """
+mutation Resume($id: String!) {
+    reexecutePartitionBackfill(reexecutionParams: {parentRunId: $id, strategy: FROM_FAILURE})
+        { __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }
+"""
 BACKFILL_RUNS = """
 query Runs($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
-    ... on Runs { results { runId } } } }
+    ... on Runs { results { runId status } } } }
 """
 STEPS = """
 query Steps($id: ID!) { runOrError(runId: $id) { ... on Run { stepStats { stepKey status } } } }
@@ -121,23 +131,38 @@ def test_a_blocking_check_that_fails_stops_what_is_downstream_and_says_why(deplo
     assert facts["offenders"]["intValue"] == wrong.height
 
 
+def test_a_backfill_canceled_and_resumed_equals_a_build_by_hand(deployment, past):
+    streams = statuses(deployment, "stream_quotes").count("STARTED")
+    backfill = launch_backfill(deployment, past, ["BINANCE"])
+    minutes = "market.bars_1m", "open_time", past
+    eventually(lambda: days_with_rows(deployment, *minutes), timeout=120)
+
+    deployment.console.ask(CANCEL, id=backfill)
+
+    assert ended_backfill(deployment, backfill) == "CANCELED"
+    assert [run["status"] for run in runs_of(deployment, backfill)] == ["CANCELED"]
+    assert statuses(deployment, "stream_quotes").count("STARTED") == streams
+    finished, kept = days_with_rows(deployment, *minutes), stored(deployment, past)
+    assert len(days_with_rows(deployment, "market.reconciliation", "start", past)) < len(past)
+
+    resumed = deployment.console.ask(RESUME, id=backfill)["reexecutePartitionBackfill"]
+    assert ended_backfill(deployment, resumed["backfillId"]) == "COMPLETED_SUCCESS"
+
+    by_backfill = stored(deployment, past)
+    deployment.lakehouse("build", "--exchange", "BINANCE", "--from", past[0], "--to", past[-1])
+    by_hand = stored(deployment, past)
+    assert by_backfill["market.bars_1m"].height == len(past) * MINUTES
+    for table, frame in by_backfill.items():
+        assert_frame_equal(frame, by_hand[table])
+    of_finished = by_hand["market.bars_1m"].filter(pl.col("open_time").dt.date().is_in(finished))
+    assert_frame_equal(kept["market.bars_1m"], of_finished)
+
+
 def test_a_backfill_over_graphql_equals_a_build_by_hand(deployment, past):
-    tables = ("bars_1s", "bars_1m", "gaps", "indicators_1m", "reconciliation")
-    params = {
-        "assetSelection": [{"path": ["market", name]} for name in tables],
-        "partitionNames": [f"{day}|{exchange}" for day in past for exchange in EXCHANGES],
-    }
+    backfill = launch_backfill(deployment, past, EXCHANGES)
 
-    launched = deployment.console.ask(BACKFILL, params=params)["launchPartitionBackfill"]
-
-    def ended() -> str | None:
-        answer = deployment.console.ask(BACKFILL_STATUS, id=launched["backfillId"])
-        status = answer["partitionBackfillOrError"]["status"]
-        return None if status in ("REQUESTED", "COMPLETED") else status
-
-    assert eventually(ended, timeout=300) == "COMPLETED_SUCCESS"
-    runs = deployment.console.ask(BACKFILL_RUNS, id=launched["backfillId"])["runsOrError"]
-    assert len(runs["results"]) == len(EXCHANGES)
+    assert ended_backfill(deployment, backfill) == "COMPLETED_SUCCESS"
+    assert len(runs_of(deployment, backfill)) == len(EXCHANGES)
 
     by_backfill, heads = stored(deployment, past), heads_of(deployment)
     for exchange in EXCHANGES:
@@ -232,13 +257,52 @@ def test_a_second_demo_goes_on_where_the_first_ended(tmp_path: Path):
         deployment.kill_everything()
 
 
+def launch_backfill(deployment: Deployment, days: list[date], exchanges: Sequence[str]) -> str:
+    """Ask for every built table of *days*, as the UI does, and return the backfill's ID."""
+    params = {
+        "assetSelection": [{"path": table.split(".")} for table in BUILT],
+        "partitionNames": [f"{day}|{exchange}" for day in days for exchange in exchanges],
+    }
+    launched = deployment.console.ask(BACKFILL, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    return str(launched["backfillId"])
+
+
+def ended_backfill(deployment: Deployment, backfill: str) -> str:
+    """Return how a backfill ended, once it has."""
+
+    def status() -> str | None:
+        answer = deployment.console.ask(BACKFILL_STATUS, id=backfill)
+        now = answer["partitionBackfillOrError"]["status"]
+        return now if now in ("COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED") else None
+
+    return str(eventually(status, timeout=300))
+
+
+def runs_of(deployment: Deployment, backfill: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = deployment.console.ask(BACKFILL_RUNS, id=backfill)["runsOrError"][
+        "results"
+    ]
+    return found
+
+
+def days_with_rows(deployment: Deployment, table: str, time: str, days: list[date]) -> list[date]:
+    """Return those of BINANCE's *days* of which *table* has rows."""
+    with deployment.lake() as lake:
+        rows = lake.scan(table, exchange="BINANCE", window=span(days)).collect()
+    return sorted(rows[time].dt.date().unique())
+
+
+def span(days: list[date]) -> TimeWindow:
+    return TimeWindow(TimeWindow.of_day(days[0]).start, TimeWindow.of_day(days[-1]).end)
+
+
 def stored(deployment: Deployment, days: list[date]) -> dict[str, pl.DataFrame]:
     """Every built row of *days*, sorted."""
-    window = TimeWindow(TimeWindow.of_day(days[0]).start, TimeWindow.of_day(days[-1]).end)
     found = {}
     with deployment.lake() as lake:
         for table in BUILT:
-            rows = lake.scan(table, window=window).collect()
+            rows = lake.scan(table, window=span(days)).collect()
             found[table] = rows.sort(rows.columns)
     return found
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +145,37 @@ def test_a_barrage_of_signals_never_stops_the_waiter():
     ended = subprocess.run([sys.executable, "-c", BARRAGE], timeout=30, check=False)
 
     assert ended.returncode == 0
+
+
+MAKEFILE = """
+wait:
+\t@{python} wait.py
+"""
+WAIT = """
+import time
+from lakehouse_pipeline.interrupts import Interrupts
+
+with Interrupts() as interrupts:
+    print("waits", flush=True)
+    end = time.monotonic() + 60
+    while not interrupts.wait(0.2) and time.monotonic() < end:
+        pass
+print("interrupted" if interrupts.received else "left alone", flush=True)
+"""
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="there is no /proc here")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_make_alone_stops_what_make_runs(number, tmp_path):
+    (tmp_path / "Makefile").write_text(MAKEFILE.format(python=sys.executable))
+    (tmp_path / "wait.py").write_text(WAIT)
+    make = subprocess.Popen(["make", "wait"], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert make.stdout is not None
+    with make.stdout as output:
+        assert output.readline() == b"waits\n"
+
+        make.send_signal(number)
+
+        assert output.readline() == b"interrupted\n"
+    assert make.wait() != 0
