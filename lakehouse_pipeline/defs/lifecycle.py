@@ -40,8 +40,8 @@ def prepare(instance: DagsterInstance) -> None:
             end_dead_run(instance, run)
 
 
-def drain(instance: DagsterInstance, *, patience: float) -> None:
-    """Cancel every run and return when no process of any is left.
+def drain(instance: DagsterInstance, *, patience: float) -> bool:
+    """Cancel every run and return when no process of any is left: whether all ended by themselves.
 
     A process that outlives *patience* seconds is killed: what it held is safe in its spool.
     """
@@ -64,14 +64,14 @@ def drain(instance: DagsterInstance, *, patience: float) -> None:
                 cancel(instance, run, process)
         alive = {key: process for key, process in processes.items() if is_alive(process)}
         if not runs and not alive:
-            return
+            return True
         for run_id, process in alive.items():
             if run_id in asked and _waited(asked[run_id], REPEAT_AFTER):
                 asked[run_id] = time.monotonic()
                 process.send_signal(signal.SIGINT)
         if _waited(begun, patience):
             give_up(instance, runs, list(alive.values()))
-            return
+            return False
         time.sleep(0.2)
 
 
@@ -117,7 +117,8 @@ def main(arguments: list[str]) -> None:
             case ["prepare"]:
                 prepare(instance)
             case ["drain", seconds]:
-                drain(instance, patience=float(seconds))
+                if not drain(instance, patience=float(seconds)):
+                    sys.exit(1)
             case _:
                 sys.exit(__doc__)
 

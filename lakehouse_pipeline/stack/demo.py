@@ -44,13 +44,15 @@ def demo(
     """Run the demo until interrupted, or for *seconds* from when every worker has durable rows.
 
     Returns:
-        The exit code: 0, or 1 if the time was up and something was missing.
+        The exit code: 0, or 1 if the time was up and something was missing, or a run had to be
+        killed at the end.
     """
     chosen = demo_settings(settings)
     started = datetime.now(UTC)
     with Interrupts() as interrupts:
+        stack = Stack(chosen, interrupts, say=say, feed=bundled_feed(chosen))
         try:
-            with Stack(chosen, interrupts, say=say, feed=bundled_feed(chosen)) as stack:
+            with stack:
                 say(f"Dagster UI  {stack.ui_url}")
                 with closing(Lakehouse.open(stack.settings)) as lake:
                     missing = Demonstration(stack, lake, interrupts, say, since=started).run(
@@ -60,7 +62,7 @@ def demo(
             missing = []
     for line in missing:
         say(f"Missing: {line}")
-    return 1 if missing else 0
+    return 1 if missing or not stack.drained else 0
 
 
 def demo_settings(settings: Settings) -> Settings:

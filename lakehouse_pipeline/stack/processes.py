@@ -22,6 +22,7 @@ from lakehouse_pipeline.errors import EnvironmentFault, PortInUse
 from lakehouse_pipeline.machine import Process
 
 POLL = 0.1  # seconds between two looks at a process
+QUOTED = 200  # characters of a log in a message
 LOG_BYTES = 10 << 20  # a longer log is set aside at the next start
 
 
@@ -58,13 +59,18 @@ class Child:
             file.seek(self._start_of_log)
             return file.read().decode(errors="replace")
 
+    def last_line(self) -> str:
+        """Return what it said last, cut to a line's length; "nothing" if it was silent."""
+        lines = [line.strip() for line in self.output().splitlines() if line.strip()]
+        return lines[-1][:QUOTED] if lines else "nothing"
+
     def obituary(self) -> EnvironmentFault:
         """Return the error that says how the child ended."""
         lines = [line.strip() for line in self.output().splitlines() if line.strip()]
         errors = [
             line for line in lines if re.match(r"[\w.]+(Error|Exception|Fault|InUse): ", line)
         ]
-        last = f": {(errors or lines)[-1][:200]}" if lines else ""
+        last = f": {(errors or lines)[-1][:QUOTED]}" if lines else ""
         code = self.exit_code
         how = f"was ended by signal {-code}" if code and code < 0 else f"ended with code {code}"
         return EnvironmentFault(f"The {self.name} {how}{last}.", mend=f"Its log is {self.log}.")

@@ -77,6 +77,7 @@ class Stack:
         self._say = say
         self._feed = feed
         self._children: list[Child] = []
+        self.drained = True  # whether every run ended by itself; rows of a killed one are spooled
 
     @property
     def console(self) -> Console:
@@ -136,17 +137,25 @@ class Stack:
         log.debug("process_started", name=name, pid=child.process.pid)
         return child
 
-    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until *condition* is true, every child still lives and nobody interrupts."""
-        deadline = time.monotonic() + START_PATIENCE
-        while not condition():
+    def wait_until_well(
+        self, what: str, ailments: Callable[[], Sequence[str]], *, patience: float = START_PATIENCE
+    ) -> None:
+        """Wait until *what* has no *ailments*, every child still lives and nobody interrupts.
+
+        Raises:
+            EnvironmentFault: it still has them, or a child has ended; it says all that is known.
+            Interrupted: by a signal.
+        """
+        deadline = time.monotonic() + patience
+        while found := ailments():
             self.check()
             if self._interrupts.wait(0.2):
                 raise Interrupted
             if time.monotonic() > deadline:
+                logs = (f"{child.name}: {child.last_line()}" for child in self._children)
                 raise EnvironmentFault(
-                    f"{what} was not ready within {START_PATIENCE:.0f} s.",
-                    mend=f"See the logs in {self.layout.logs}.",
+                    f"{what} was not ready within {patience:.0f} s: {'; '.join(found)}.",
+                    mend=f"The logs in {self.layout.logs} end so: {' | '.join(logs)}",
                 )
 
     def check(self) -> None:
@@ -186,7 +195,10 @@ class Stack:
              "-h", grpc.host, "-p", str(grpc.port), "--location-name", "lakehouse"],
         )  # fmt: skip
         # It listens once the definitions are loaded; asked earlier, the daemon would log errors.
-        self.wait_for(lambda: listens(grpc.host, grpc.port), "Dagster's gRPC server")
+        self.wait_until_well(
+            "Dagster's gRPC server",
+            lambda: [] if listens(grpc.host, grpc.port) else [f"nothing listens on {grpc.port}"],
+        )
         # Its INFO is two lines a sensor every five seconds; the ticks in the UI say the same.
         daemon = python("dagster._daemon", "run", *workspace, "--log-level", "warning")
         self.start("daemon", daemon)
@@ -195,18 +207,18 @@ class Stack:
             [*python("dagster_webserver", *workspace), "-h", ui.host, "-p", str(ui.port),
              *(["--read-only"] if ui.read_only else [])],
         )  # fmt: skip
-        self.wait_for(lambda: not self.console.ailments(), "Dagster")
+        self.wait_until_well("Dagster", self.console.ailments)
 
     def _start_feed(self, command: Sequence[str]) -> None:
         feed = self.start("feed server", command)
         addresses: dict[str, str] = {}
 
-        def has_spoken() -> bool:
+        def missing() -> list[str]:
             lines = (line.split() for line in feed.output().splitlines())
             addresses.update((line[0], line[1]) for line in lines if len(line) == 2)
-            return {"LISTENING", "HTTP"} <= addresses.keys()
+            return [f"no {name}" for name in ("LISTENING", "HTTP") if name not in addresses]
 
-        self.wait_for(has_spoken, "The feed server")
+        self.wait_until_well("The feed server", missing)
         update = {"url": addresses["LISTENING"], "http_url": addresses["HTTP"]}
         self.settings = self.settings.model_copy(
             update={"feed": self.settings.feed.model_copy(update=update)}
@@ -234,7 +246,7 @@ class Stack:
             if any(child.name == "daemon" for child in self._children):
                 with suppress(OSError):  # whoever listened has gone; the streams must flush anyway
                     self._say("Stopping: streams flush what they hold …")
-                drain(self.layout, self.environment)
+                self.drained = drain(self.layout, self.environment)
         finally:
             while self._children:
                 child = self._children.pop()
@@ -264,23 +276,25 @@ def prepare_tables(settings: Settings) -> None:
 def up(settings: Settings, *, say: Callable[[str], None] = print) -> int:
     """Run the deployment until interrupted; return the exit code."""
     with Interrupts() as interrupts:
+        stack = Stack(settings, interrupts, say=say)
         try:
-            with Stack(settings, interrupts, say=say) as stack:
+            with stack:
                 say(f"Dagster UI  {stack.ui_url}")
                 stack.watch()
         except Interrupted:
             say("Stopped before everything had started.")
-    return 0
+    return 0 if stack.drained else 1
 
 
-def drain(layout: Layout, environment: Mapping[str, str]) -> None:
-    """Cancel every run and wait until its process has flushed and ended."""
+def drain(layout: Layout, environment: Mapping[str, str]) -> bool:
+    """Cancel every run, wait until its process has flushed and ended; tell whether all did."""
     command = python("lakehouse_pipeline.defs.lifecycle", "drain", str(DRAIN_PATIENCE))
     child = Child("drain", command, log=layout.logs / "drain.log", env=environment)
     if not wait_until(lambda: child.exit_code is not None, patience=DRAIN_PATIENCE + 30):
         child.stop()
     if child.exit_code != 0:
         log.error("drain_failed", problem=str(child.obituary()))
+    return child.exit_code == 0
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -18,7 +18,10 @@ OWNER_PATIENCE = DRAIN_PATIENCE + 90  # seconds; it drains, then stops each serv
 
 
 def down(settings: Settings, *, say: Callable[[str], None] = print) -> int:
-    """Stop the stack that works on this state folder, wherever it was started; return 0.
+    """Stop the stack that works on this state folder, wherever it was started.
+
+    Returns:
+        The exit code: 0, or 1 if a run had to be killed.
 
     Raises:
         EnvironmentFault: if its owner does not end.
@@ -35,19 +38,22 @@ def down(settings: Settings, *, say: Callable[[str], None] = print) -> int:
         say("Stopped.")
     elif any(True for child in children for _ in session_members(child)):
         say("Its owner was killed; stopping what it left behind …")
-        _stop_orphans(layout, children)
+        if not _stop_orphans(layout, children):
+            say("Stopped; a run had to be killed. What it held is safe in its spool.")
+            return 1
         say("Stopped.")
     else:
         say(f"Nothing runs on {layout.state}.")
     return 0
 
 
-def _stop_orphans(layout: Layout, children: list[Process]) -> None:
+def _stop_orphans(layout: Layout, children: list[Process]) -> bool:
     layout.drain_mark.touch()
-    drain(layout, {**os.environ, "DAGSTER_HOME": str(layout.dagster_home)})
+    drained = drain(layout, {**os.environ, "DAGSTER_HOME": str(layout.dagster_home)})
     for child in reversed(children):
         child.signal(signal.SIGTERM)
         wait_until(lambda child=child: not child.alive, patience=15)  # type: ignore[misc]  # mypy cannot infer a lambda's default
         end_session(child)
     layout.drain_mark.unlink(missing_ok=True)
     layout.state_file.unlink(missing_ok=True)
+    return drained

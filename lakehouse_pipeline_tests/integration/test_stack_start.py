@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import pytest
 
@@ -13,11 +14,13 @@ from lakehouse_pipeline.errors import (
     SettingsError,
     StateDirectoryError,
 )
+from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
 from lakehouse_pipeline.stack import down, up
 from lakehouse_pipeline.stack.demo import demo
 from lakehouse_pipeline.stack.layout import Layout
+from lakehouse_pipeline.stack.stack import Stack
 
 EXCHANGES = {"BINANCE": {"symbols": ["BTCUSDT"]}}
 
@@ -84,3 +87,24 @@ def test_stopping_what_does_not_run_is_no_mistake(settings, tmp_path):
 
     assert down(settings(), say=said.append) == 0
     assert said == [f"Nothing runs on {tmp_path / 'state'}."]
+
+
+def test_what_is_not_ready_in_time_is_said_with_what_ails_it_and_the_last_words(
+    settings, tmp_path, eventually_sync
+):
+    with Interrupts() as interrupts:
+        stack = Stack(settings(), interrupts, say=print)
+        script = "import time; print('still thinking', flush=True); time.sleep(600)"
+        child = stack.start("webserver", [sys.executable, "-c", script])
+        try:
+            eventually_sync(child.output)
+
+            with pytest.raises(EnvironmentFault) as caught:
+                stack.wait_until_well("Dagster", lambda: ["daemon SENSOR"], patience=0)
+        finally:
+            child.stop()
+
+    assert str(caught.value) == (
+        "Dagster was not ready within 0 s: daemon SENSOR. "
+        f"The logs in {tmp_path / 'state' / 'logs'} end so: webserver: still thinking"
+    )

@@ -141,15 +141,14 @@ def test_an_interrupt_that_was_swallowed_is_repeated(
         assert process.stdout.readline()
         alive = run(Status.STARTED, process.pid)
 
-        drain(instance, patience=10)
+        drained = drain(instance, patience=10)
 
+        assert drained
         assert process.wait() == 0
     assert status_of(alive) == Status.CANCELED
 
 
-def test_a_process_that_does_not_end_is_killed_when_patience_is(
-    instance, run, status_of, environment
-):
+def test_a_process_that_does_not_end_is_killed_when_patience_is(run, status_of, environment):
     deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", deaf],
@@ -160,7 +159,9 @@ def test_a_process_that_does_not_end_is_killed_when_patience_is(
         assert process.stdout.readline()
         alive = run(Status.STARTED, process.pid)
 
-        drain(instance, patience=0)
+        command = [sys.executable, "-m", "lakehouse_pipeline.defs.lifecycle", "drain", "0"]
+        drained = subprocess.run(command, env=environment, check=False)
 
+        assert drained.returncode == 1
         assert process.wait() == -9
     assert status_of(alive) == Status.CANCELED
