@@ -5,6 +5,7 @@ Beside what is computed stands what TradingView's own studies said, where a toke
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,25 +18,27 @@ from lakehouse_pipeline.errors import SettingsError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market.causes import UNSEEN
 from lakehouse_pipeline.market.indicators import (
     OPEN_TIME,
     STUDIES,
     Study,
     compute,
 )
-from lakehouse_pipeline.market.ingested import TRADINGVIEW, deviations, final_values
+from lakehouse_pipeline.market.ingested import LINE, TRADINGVIEW, deviations, final_values
 from lakehouse_pipeline.market.stretches import with_stretches
-from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
+from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow, floor
 
 from .bars import BARS_1M
 from .freshness import note
-from .gaps import GAPS, read_unseen
+from .gaps import read_gaps, read_unseen
 from .result import BuildResult, write_slice
 
 INDICATORS = "market.indicators_1m"
 RAW_INDICATORS = "raw.indicators"
-SOURCES = (BARS_1M, GAPS, RAW_INDICATORS)
+SOURCES = (BARS_1M, RAW_INDICATORS)
 STREAMED = timedelta(days=2)  # what a session of the feed's studies is judged by
+FOLLOWED = HOUR  # after a day, in which a later value makes its last ones final
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ORDER = ["symbol", "open_time", "name", "parameters", "plot", "source"]
 
@@ -126,13 +129,18 @@ def tick_indicators(
     What follows a changed bar changes with it, so it is all rebuilt.
     """
     seen = {source: lake.head(source) for source in SOURCES}
-    window = _unbuilt(lake, exchange, studies, closed=floor(watermark, MINUTE))
+    closed = floor(watermark, MINUTE)
+    missed = _missed_by_hour(lake, exchange, closed=closed)
+    window = _unbuilt(lake, exchange, studies, missed, closed=closed)
     if window is None:
         return []
     parts = [window.intersect(TimeWindow.of_day(day)) for day in window.days()]
     results = [_build(lake, exchange, part, studies) for part in parts if part is not None]
     # Set after the rows: a crash in between makes the next tick repeat these minutes.
-    progress = {f"built_from.{source}.{exchange}": head for source, head in seen.items()}
+    progress: dict[str, int | str] = {
+        f"built_from.{source}.{exchange}": head for source, head in seen.items()
+    }
+    progress[f"missed.{exchange}"] = json.dumps(missed)
     progress[f"built_to.{exchange}"] = int(window.end.timestamp())
     progress[f"studies.{exchange}"] = _fingerprint(studies)
     lake.append(INDICATORS, schemas.INDICATORS.to_frame(), progress=progress)
@@ -166,8 +174,8 @@ def _build(
         by_reach: defaultdict[datetime | None, list[Study]] = defaultdict(list)
         for study in studies:
             by_reach[study.reach(part.start)].append(study)
-        since = floor(part.start, DAY) - STREAMED
-        wide = TimeWindow(since, part.end)
+        day = TimeWindow.of_day(part.start.date())
+        wide = TimeWindow(day.start - STREAMED, day.end + FOLLOWED)
         raw = lake.scan(RAW_INDICATORS, exchange=exchange, window=wide, symbols=names).collect()
         ours = [computed(since, group) for since, group in by_reach.items()]
         return pl.concat([*ours, final_values(raw, studies).filter(inside)]).sort(ORDER)
@@ -192,7 +200,12 @@ def _closed_part(window: TimeWindow, watermark: datetime) -> TimeWindow | None:
 
 
 def _unbuilt(
-    lake: Lakehouse, exchange: str, studies: Sequence[Study], *, closed: datetime
+    lake: Lakehouse,
+    exchange: str,
+    studies: Sequence[Study],
+    missed: Mapping[str, int],
+    *,
+    closed: datetime,
 ) -> TimeWindow | None:
     """Return the time up to *closed* for which the indicators are older than their sources.
 
@@ -202,16 +215,70 @@ def _unbuilt(
     built_to = lake.progress(INDICATORS, f"built_to.{exchange}")
     if built_to is None:
         return _closed_part(TimeWindow.of_day(closed.date()), closed)
-    reach = floor(closed, DAY) - DAY
+    reach = _reach(closed)
     if lake.progress(INDICATORS, f"studies.{exchange}") != _fingerprint(studies):
         return TimeWindow(reach, closed)
-    starts = [datetime.fromtimestamp(built_to, tz=UTC)]
-    for source in SOURCES:
-        seen = lake.progress(INDICATORS, f"built_from.{source}.{exchange}") or 0
-        starts += [
-            max(floor(file.times[0], MINUTE), reach)
-            for file in lake.touched_since(source, seen, exchange)
-            if file.times is not None and file.times[1] >= reach
-        ]
-    start = min(starts)
+    bars_seen, raw_seen = (
+        lake.progress(INDICATORS, f"built_from.{source}.{exchange}") or 0 for source in SOURCES
+    )
+    touched = [
+        file.times[0]
+        for file in lake.touched_since(BARS_1M, bars_seen, exchange)
+        if file.times is not None and file.times[1] >= reach
+    ]
+    told = json.loads(lake.note(INDICATORS, f"missed.{exchange}") or "{}")
+    touched += [
+        datetime.fromisoformat(hour)
+        for hour in missed.keys() | told.keys()
+        if missed.get(hour) != told.get(hour)
+    ]
+    touched += _decided(lake, exchange, raw_seen, TimeWindow(reach, closed))
+    begins = [max(floor(at, MINUTE), reach) for at in touched]
+    start = min([datetime.fromtimestamp(built_to, tz=UTC), *begins])
     return TimeWindow(start, closed) if start < closed else None
+
+
+def _missed_by_hour(lake: Lakehouse, exchange: str, *, closed: datetime) -> dict[str, int]:
+    """Return a number for what was not seen in each hour, which changes when a gap comes or goes.
+
+    Of a gap that went, the ledger holds nothing that a tick could look at.
+    """
+    ledger = read_gaps(lake, exchange=exchange, window=TimeWindow(_reach(closed), closed))
+    rows: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for symbol, start, end in (
+        ledger.filter(pl.col("cause").is_in(list(UNSEEN))).select("symbol", "start", "end").rows()
+    ):
+        rows[floor(start, HOUR).isoformat()].append((symbol, start.isoformat(), end.isoformat()))
+    return {hour: zlib.crc32(repr(gaps).encode()) for hour, gaps in rows.items()}
+
+
+def _decided(lake: Lakehouse, exchange: str, seen: int, window: TimeWindow) -> list[datetime]:
+    """Return the minutes of *window* that the feed's values after sequence *seen* speak of.
+
+    These are their own and the newest before them of each line, which they have made final.
+    """
+    time = pl.col("event_time")
+    came = (
+        lake.scan(RAW_INDICATORS, exchange=exchange, after_sequence=seen)
+        .filter(time >= window.start)
+        .group_by(LINE)
+        .agg(came=time.min())
+        .collect()
+    )
+    if came.is_empty():
+        return []
+    before = (
+        lake.scan(RAW_INDICATORS, exchange=exchange, window=window, columns=[*LINE, "event_time"])
+        .join(came.lazy(), on=LINE)
+        .filter(time < pl.col("came"))
+        .group_by(LINE)
+        .agg(time.max())
+        .select(time.min())
+    )
+    instants: list[datetime | None] = [came["came"].min(), before.collect().item()]  # type: ignore[list-item]
+    return [instant for instant in instants if instant is not None]
+
+
+def _reach(closed: datetime) -> datetime:
+    """Return from when on a tick rebuilds: days before yesterday are left to others."""
+    return floor(closed, DAY) - DAY

@@ -17,7 +17,7 @@ from .windows import MINUTE
 
 TRADINGVIEW = "tradingview"
 KEY = ["exchange", "symbol", "open_time", "name", "parameters", "plot"]
-_LINE = ["session_id", "symbol", "name", "parameters", "plot"]
+LINE = ["session_id", "symbol", "name", "parameters", "plot"]  # one plot of one chart
 
 
 def final_values(raw: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
@@ -25,16 +25,17 @@ def final_values(raw: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
 
     A value is final once its session has one of a later minute, or if it came after its minute had
     closed: a minute's last value comes with its last trade, before it closes. A value is flagged
-    ``SETTLING`` until its session's chart has as many bars as the study remembers; *studies* say
-    how many that is, and of a study they do not name nothing is known to have settled.
+    ``SETTLING`` until its session's chart has as many bars as the study remembers, however long
+    the symbol took to trade in so many minutes; *studies* say how many that is, and of a study they
+    do not name nothing is known to have settled.
     """
     memory = pl.DataFrame(
         [(study.name, study.label, study.memory) for study in studies],
         schema={"name": pl.String, "parameters": pl.String, "memory": pl.Int64},
         orient="row",
     )
-    begun, newest = pl.col("event_time").min().over(_LINE), pl.col("event_time").max().over(_LINE)
-    settled = (pl.col("event_time") - begun) >= (pl.col("memory") - 1) * MINUTE
+    newest = pl.col("event_time").max().over(LINE)
+    settled = pl.col("event_time").rank("dense").over(LINE) >= pl.col("memory")
     closed = pl.col("received_at") >= pl.col("event_time") + MINUTE
     return (
         raw.join(memory, on=["name", "parameters"], how="left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -64,6 +65,14 @@ def test_a_settled_value_wins_over_a_later_one_of_a_younger_chart():
     older = ((0, 600, 1.0), (1, 600, 2.0), (2, 600, 3.0))
 
     assert kept(*older, (2, 700, 3.7, "s2"))[-1] == (2, 3.0, True)
+
+
+def test_a_thin_symbol_settles_by_its_bars_not_by_the_clock():
+    rows = [(7 * n, 60.0 * 7 * n + 5, float(n)) for n in range(9)]
+
+    values = final_values(raw(*rows), [replace(STUDY, memory=4)])
+
+    assert (values["flags"] == 0).to_list() == [False] * 3 + [True] * 5
 
 
 def test_a_study_settings_no_longer_name_has_not_settled():

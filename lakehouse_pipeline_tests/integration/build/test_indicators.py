@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -22,6 +22,7 @@ from lakehouse_pipeline.build.indicators import (
 )
 from lakehouse_pipeline.errors import SettingsError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.indicators import STUDIES
 from lakehouse_pipeline.market.quality import Flag
@@ -84,7 +85,7 @@ def land(lake: Lakehouse, start: datetime, end: datetime) -> None:
 
 
 def content(lake: Lakehouse) -> pl.DataFrame:
-    keys = ["symbol", "open_time", "name", "plot"]
+    keys = ["symbol", "open_time", "name", "plot", "source"]
     return lake.scan("market.indicators_1m").sort(keys).collect()
 
 
@@ -212,6 +213,84 @@ def test_after_a_pause_of_the_subscription_every_reader_starts_again(lake: Lakeh
     assert read_gaps(lake, symbols=[BTC]).is_empty()
     view = views.read_dense_bars(lake, BTC, step=MINUTE, window=TimeWindow(BEGIN, after.end))
     assert view.filter(inside)["fill_kind"].unique().to_list() == ["gap"]
+
+
+def streamed(start: datetime, end: datetime, *, every: int = 1, first: int = 0) -> pl.DataFrame:
+    """Return a value in every so many minutes, each received 2 s after its minute began."""
+    rows = [
+        {
+            "exchange": "BINANCE",
+            "symbol": BTC,
+            "event_time": start + n * MINUTE,
+            "received_at": start + n * MINUTE + timedelta(seconds=2),
+            "name": "rsi",
+            "parameters": "length=3",
+            "plot": "rsi",
+            "value": 50.0,
+            "session_id": "s1",
+            "writer_id": "w",
+            "sequence": first + n,
+        }
+        for n in range(0, (end - start) // MINUTE, every)
+    ]
+    return pl.DataFrame(rows, schema=schemas.RAW_INDICATORS)
+
+
+def ingested(lake: Lakehouse) -> list[datetime]:
+    rows = lake.scan("market.indicators_1m").filter(source="tradingview").sort("open_time")
+    return rows.collect()["open_time"].to_list()
+
+
+def test_the_last_value_of_a_day_is_final_by_the_first_of_the_next(lake: Lakehouse):
+    land(lake, BEGIN, END)
+    lake.append("raw.indicators", streamed(SECOND_DAY - HOUR, SECOND_DAY + HOUR))
+    rsi = studies_of({"rsi": {"length": 3}})
+
+    for day in (SECOND_DAY - DAY, SECOND_DAY):
+        build_indicators(lake, "BINANCE", day.date(), rsi, watermark=SECOND_DAY + HOUR)
+
+    assert ingested(lake) == [SECOND_DAY - HOUR + n * MINUTE for n in range(119)]
+
+
+@pytest.mark.parametrize("every", [1, 7, 50])
+def test_ticks_keep_the_values_that_later_ones_make_final(lake: Lakehouse, every: int):
+    land(lake, BEGIN, SECOND_DAY + 4 * HOUR)
+    rsi = studies_of({"rsi": {"length": 3}})
+    values = streamed(SECOND_DAY - HOUR, SECOND_DAY + 4 * HOUR, every=every)
+    at = SECOND_DAY - HOUR
+    while at < SECOND_DAY + 3 * HOUR:
+        landed, at = at, at + 20 * MINUTE
+        came = pl.col("event_time").is_between(landed, at, closed="left")
+        lake.append("raw.indicators", values.filter(came))
+        tick_indicators(lake, "BINANCE", rsi, watermark=at)
+    ticked = content(lake)
+
+    for day in (SECOND_DAY - DAY, SECOND_DAY):
+        build_indicators(lake, "BINANCE", day.date(), rsi, watermark=at)
+
+    assert len(ingested(lake)) == (240 - 1) // every
+    since = pl.col("open_time") >= SECOND_DAY - HOUR
+    assert_frame_equal(ticked.filter(since), content(lake).filter(since))
+
+
+def test_a_gap_that_goes_from_the_ledger_is_seen_by_the_next_tick(lake: Lakehouse):
+    at, rsi = SECOND_DAY + 3 * HOUR, studies_of({"rsi": {}})
+    land(lake, SECOND_DAY - 2 * HOUR, at)
+    row = ("g", "BINANCE", BTC, at - HOUR, at - HOUR + MINUTE, "worker_down", "", *[None] * 3)
+    gone = pl.DataFrame([row], schema=schemas.GAPS, orient="row")
+    lake.append("market.gaps", gone)
+    tick_indicators(lake, "BINANCE", rsi, watermark=at)
+    nulls = content(lake)["value"].null_count()
+    today = Slice("BINANCE", TimeWindow.of_day(SECOND_DAY.date()))
+
+    lake.overwrite("market.gaps", gone.clear(), slice=today, since=lake.head("market.gaps"))
+    tick_indicators(lake, "BINANCE", rsi, watermark=at)
+
+    ticked = content(lake)
+    assert nulls - ticked["value"].null_count() == 14
+    build_indicators(lake, "BINANCE", SECOND_DAY.date(), rsi, watermark=at)
+    assert content(lake).equals(ticked)
+    assert tick_indicators(lake, "BINANCE", rsi, watermark=at) == []
 
 
 @pytest.mark.parametrize("read", [read_gaps, read_unseen])
