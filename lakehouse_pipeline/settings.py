@@ -31,6 +31,7 @@ from .errors import SettingsError
 CONFIG_FILE = "exchanges.yaml"
 TRADINGVIEW_URL = "wss://data.tradingview.com/socket.io/websocket?from=chart%2F&type=chart"
 EXCHANGE_NAME = re.compile(r"[A-Z][A-Z0-9_]{1,19}")
+HEADER_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]+")  # a cookie's, by RFC 6265; a JWT's are fewer
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9._!-]{0,39}")
 
 
@@ -40,6 +41,21 @@ def _ticker(name: str) -> str:
             f"symbol {name!r} is malformed; write the ticker alone, in capitals, such as BTCUSDT"
         )
     return name
+
+
+def _stripped(value: Any) -> Any:  # Any: as below
+    """A secret copied or read from a file often ends in a line break."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return text.strip() if isinstance(text, str) else text
+
+
+def _fits_a_header(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and not HEADER_VALUE.fullmatch(secret.get_secret_value()):
+        raise ValueError(
+            "it holds a line break, space, quote or other character that no cookie or token has; "
+            "copy it anew"
+        )
+    return secret
 
 
 def _none_if_empty(value: Any) -> Any:  # Any: whatever a source holds, checked afterwards
@@ -55,7 +71,9 @@ def _seconds(length: Any) -> Any:  # Any: as above
         return length
 
 
-Secret = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
+# Before-validators are run from the last to the first.
+Secret = Annotated[SecretStr | None, BeforeValidator(_none_if_empty), BeforeValidator(_stripped)]
+Credential = Annotated[Secret, AfterValidator(_fits_a_header)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Ticker = Annotated[str, AfterValidator(_ticker)]
 Positive = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
@@ -71,7 +89,8 @@ IndicatorParameters = Annotated[dict[str, int | float], BeforeValidator(_none_is
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A rejected input may be a secret.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class FeedSettings(_Section):
@@ -86,11 +105,11 @@ class FeedSettings(_Section):
         "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)",
         description="The User-Agent header to send",
     )
-    token: Secret = Field(None, description="A JWT to show; anonymous without")
-    sessionid: Secret = Field(
+    token: Credential = Field(None, description="A JWT to show; anonymous without")
+    sessionid: Credential = Field(
         None, description="The cookie of this name, exchanged for a JWT that is kept fresh"
     )
-    sessionid_sign: Secret = Field(None, description="The cookie that goes with it")
+    sessionid_sign: Credential = Field(None, description="The cookie that goes with it")
     connect_timeout: Positive = Field(
         timedelta(seconds=15), description="A connect that takes longer has failed"
     )
@@ -209,6 +228,7 @@ class Settings(BaseSettings):
         env_file=".env",
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,  # it may be a secret
     )
 
     state_dir: Path = Field(

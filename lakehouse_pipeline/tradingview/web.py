@@ -7,10 +7,11 @@ and ``token``.
 from __future__ import annotations
 
 import asyncio
-import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http.client import HTTPException, HTTPResponse
+from types import MappingProxyType
 from urllib.parse import quote
 
 import msgspec
@@ -21,6 +22,14 @@ from lakehouse_pipeline.settings import FeedSettings
 from .scripts import Script, parse_script
 
 MAX_BYTES = 4 << 20
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """Follow none: the cookies would go along, to whatever host it names."""
+
+
+_STAYING = urllib.request.build_opener(_NoRedirect)
 
 
 async def fetch_script(feed: FeedSettings, pine_id: str) -> Script:
@@ -45,7 +54,8 @@ async def fetch_token(feed: FeedSettings) -> str:
     if feed.sessionid_sign is not None:
         cookies["sessionid_sign"] = feed.sessionid_sign.get_secret_value()
     joined = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    answer = await asyncio.to_thread(_get, f"{feed.origin}/quote_token/", feed, {"Cookie": joined})
+    url = f"{feed.origin}/quote_token/"
+    answer = await asyncio.to_thread(_get, url, feed, {"Cookie": joined}, _STAYING.open)
     try:
         token = msgspec.json.decode(answer, type=str)
     except msgspec.MsgspecError:
@@ -56,20 +66,29 @@ async def fetch_token(feed: FeedSettings) -> str:
     return token
 
 
-def _get(url: str, feed: FeedSettings, headers: Mapping[str, str] | None = None) -> bytes:
+def _get(
+    url: str,
+    feed: FeedSettings,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    open_url: Callable[..., HTTPResponse] = urllib.request.urlopen,
+) -> bytes:
     if not url.startswith(("https://", "http://")):
         raise TransportError(f"{url} is no web address.", mend="Set LAKEHOUSE_FEED__HTTP_URL.")
     ours = {"Origin": feed.origin, "Referer": f"{feed.origin}/", "User-Agent": feed.user_agent}
-    request = urllib.request.Request(url, headers={**ours, **(headers or {})})  # noqa: S310  # checked above
+    request = urllib.request.Request(url, headers={**ours, **headers})  # noqa: S310  # checked above
     try:
-        with urllib.request.urlopen(  # noqa: S310  # checked above
-            request, timeout=feed.connect_timeout.total_seconds()
-        ) as response:
-            content: bytes = response.read(MAX_BYTES)
-            return content
+        with open_url(request, timeout=feed.connect_timeout.total_seconds()) as response:
+            return response.read(MAX_BYTES)
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
+        error.close()
+        if error.code in (401, 403) or 300 <= error.code < 400:  # to the login
             raise AuthError(f"{url} answered HTTP {error.code}.", mend="Log in anew.") from None
         raise TransportError(f"{url} answered HTTP {error.code}.") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise TransportError(f"{url} could not be read: {error}.") from error
+    except ValueError:
+        # Not chained: it shows the header, which may be a cookie.
+        raise AuthError(
+            "The request's address, cookies or other headers have characters no header can hold.",
+            mend="Set LAKEHOUSE_FEED__SESSIONID and LAKEHOUSE_FEED__SESSIONID_SIGN anew.",
+        ) from None

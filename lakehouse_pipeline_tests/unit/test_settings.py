@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -60,6 +61,28 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch):
     settings = load_settings()
 
     assert "hunter2" not in repr(settings) + str(settings.model_dump())
+
+
+@pytest.mark.parametrize("name", ["TOKEN", "SESSIONID", "SESSIONID_SIGN"])
+def test_a_secret_copied_with_a_line_break_is_taken_without_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(f"LAKEHOUSE_FEED__{name}", " hunter2\r\n")
+
+    secret = getattr(load_settings().feed, name.lower())
+
+    assert secret.get_secret_value() == "hunter2"
+
+
+@pytest.mark.parametrize("name", ["TOKEN", "SESSIONID", "SESSIONID_SIGN"])
+@pytest.mark.parametrize("value", ["hun\nter2", "hun;ter2", "hun ter2", "hünter2", "hun\x00ter2"])
+def test_a_secret_that_no_header_can_hold_is_one_line_that_does_not_show_it(name: str, value: str):
+    with pytest.raises(SettingsError) as failure:
+        load_settings(feed={name.lower(): value})
+
+    assert "\n" not in str(failure.value)
+    assert f"LAKEHOUSE_FEED__{name}" in str(failure.value)
+    assert "ter2" not in "".join(traceback.format_exception(failure.value))
 
 
 def test_durations_are_read_as_seconds_or_iso(monkeypatch: pytest.MonkeyPatch):

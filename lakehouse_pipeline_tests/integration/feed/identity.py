@@ -17,6 +17,19 @@ from lakehouse_pipeline.feedserver.faults import Fault
 
 
 @contextlib.contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Yield the address at which *handler* answers."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
 def token_page(answer: Callable[[], tuple[int, str]]) -> Iterator[str]:
     """Serve *answer* (status and token) on the page that gives tokens for cookies."""
     asked: list[str] = []
@@ -34,14 +47,8 @@ def token_page(answer: Callable[[], tuple[int, str]]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Page) as address:
+        yield address
     assert set(asked) <= {"/quote_token/ sessionid=cookie; sessionid_sign=v3:signed"}
 
 
