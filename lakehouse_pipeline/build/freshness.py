@@ -4,6 +4,9 @@ A build of a whole closed day notes, with its rows, the newest commit of each ra
 what is built from built tables inherits their notes. A day is due when a raw table has a newer file
 with rows of it, however old the day is, or when it was never built as a whole. Whoever rebuilds
 (the catch-up sensor, a person, the command line) leaves the same notes.
+
+Indicators of a day also read days before it, and so are due when rows of those land. A build that
+had to read one of them while that was itself due leaves no note, and the day stays due.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Self
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.slices import Selection
 from lakehouse_pipeline.market.windows import DAY, TimeWindow
 
 QUOTES, COVERAGE, HISTORY = "raw.quotes", "raw.coverage", "market.history_1m"
@@ -38,27 +42,34 @@ Sequences = Mapping[str, int]  # by raw table
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What builds of whole days have read; *floor* stands for the days whose note was dropped."""
+    """What builds of whole days have read; *floor* stands for the days whose note was dropped.
+
+    A build reads *reach* days before its own as well.
+    """
 
     days: Mapping[date, Sequences] = field(default_factory=dict)
     floor: Sequences = field(default_factory=dict)
+    reach: int = 0
 
     def read(self, day: date) -> Sequences | None:
         """Return what the last build of *day* had read; None if it was never built as a whole."""
         return self.days.get(day) or self.floor or None
 
-    def with_day(self, day: date, read: Sequences, *, kept: int = NOTES_KEPT) -> Notes:
+    def with_day(
+        self, day: date, read: Sequences, *, reach: int = 0, kept: int = NOTES_KEPT
+    ) -> Notes:
         """Return the notes after a build of *day*, with the oldest reading dropped if too many."""
         days = {**self.days, day: read}
         floor = self.floor
         while len(days) > kept:
             oldest = min(days, key=lambda each: (sum(days[each].values()), each))
             floor = days.pop(oldest)
-        return Notes(days, floor)
+        return Notes(days, floor, reach)
 
     def dump(self) -> str:
         days = {day.isoformat(): dict(read) for day, read in sorted(self.days.items())}
-        return json.dumps({"days": days, "floor": dict(self.floor)}, separators=(",", ":"))
+        told = {"days": days, "floor": dict(self.floor), "reach": self.reach}
+        return json.dumps(told, separators=(",", ":"))
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
@@ -66,7 +77,7 @@ class Notes:
             return cls()
         told = json.loads(text)
         days = {date.fromisoformat(day): read for day, read in told["days"].items()}
-        return cls(days, told["floor"])
+        return cls(days, told["floor"], told.get("reach", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,9 @@ class Due:
 def due_days(
     newest: Mapping[str, Mapping[date, int]], notes: Mapping[str, Notes], *, closed: date
 ) -> list[Due]:
-    """Return the days before *closed* that a table is older than, the newest day first.
+    """Return the days before *closed* that a table is older than, the oldest first.
+
+    Later days read earlier ones.
 
     Args:
         newest: by raw table and day, the sequence of the newest file with rows of that day.
@@ -89,22 +102,32 @@ def due_days(
         closed: days before it are complete.
     """
     recorded = {day for table in RECORDED for day in newest.get(table, ())}
-    found = (_due(day, newest, notes) for day in sorted(recorded, reverse=True) if day < closed)
+    found = (_due(day, newest, notes) for day in sorted(recorded) if day < closed)
     return [due for due in found if due is not None]
 
 
 def _due(
     day: date, newest: Mapping[str, Mapping[date, int]], notes: Mapping[str, Notes]
 ) -> Due | None:
-    here = {table: days[day] for table, days in newest.items() if day in days}
     for table, note in notes.items():
         read = note.read(day)
+        came = {raw: _newest(days, day, note.reach) for raw, days in newest.items()}
         if read is None:
-            return Due(day, f"{table} was never built as a whole", max(here.values()))
-        for raw in sorted(ancestors(table) & here.keys()):
-            if here[raw] > read.get(raw, 0):
-                return Due(day, f"{table} is older than {raw}", max(here.values()))
+            return Due(day, f"{table} was never built as a whole", max(came.values()))
+        for raw in sorted(ancestors(table) & came.keys()):
+            if came[raw] > read.get(raw, 0):
+                return Due(day, f"{table} is older than {raw}", max(came.values()))
     return None
+
+
+def _newest(days: Mapping[date, int], day: date, reach: int) -> int:
+    """Return the newest sequence of *day* and the *reach* days before it."""
+    near = (
+        [each for each in days if timedelta(0) <= day - each <= reach * DAY]
+        if reach > len(days)
+        else [day - back * DAY for back in range(reach + 1)]
+    )
+    return max((days.get(each, 0) for each in near), default=0)
 
 
 def ancestors(table: str) -> frozenset[str]:
@@ -117,20 +140,24 @@ def ancestors(table: str) -> frozenset[str]:
 
 
 def closed_days(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Due]:
-    """Return the due days of *exchange* that *watermark* has closed, the newest first."""
+    """Return the due days of *exchange* that *watermark* has closed, the oldest first."""
     newest = {raw: newest_by_day(lake, raw, exchange) for raw in RAW}
     notes = {table: notes_of(lake, table, exchange) for table in INPUTS}
     return due_days(newest, notes, closed=watermark.date())
 
 
-def newest_by_day(lake: Lakehouse, table: str, exchange: str) -> Mapping[date, int]:
-    """Return the sequence of the newest file with rows of each day."""
+def newest_by_day(
+    lake: Lakehouse, table: str, exchange: str, window: TimeWindow | None = None
+) -> Mapping[date, int]:
+    """Return the sequence of the newest file with rows of each day (of *window*)."""
     newest: defaultdict[date, int] = defaultdict(int)
-    for file in lake.touched_since(table, 0, exchange):
+    for file in lake.live_files(table, Selection(exchange, window)):
         if file.times is None:
             continue
         first, last = file.times
-        for day in TimeWindow(first, max(last, first + DAY / 86_400)).days():
+        spanned = TimeWindow(first, max(last, first + DAY / 86_400))
+        within = spanned if window is None else spanned.intersect(window)
+        for day in within.days() if within else ():
             newest[day] = max(newest[day], file.sequence)
     return newest
 
@@ -147,11 +174,12 @@ def note(
     *,
     watermark: datetime,
     symbols: Iterable[str] | None,
+    reach: int = 0,
 ) -> dict[str, str]:
     """Return the note to write with a build of *window*; taken before anything is read.
 
     Nothing unless it is a whole day that *watermark* has closed, of every symbol, and what it is
-    built from has its own note.
+    built from has its own note, and is not due on any of the *reach* days before it.
     """
     is_day = window == TimeWindow.of_day(window.start.date())
     if symbols is not None or not is_day or watermark < window.end:
@@ -167,7 +195,19 @@ def note(
             return {}
         for raw, sequence in inherited.items():
             read[raw] = min(sequence, read.get(raw, sequence))
-    return {_key(exchange): notes_of(lake, table, exchange).with_day(day, read).dump()}
+    if reach:
+        before = TimeWindow(window.start - reach * DAY, window.start)
+        if _sources_due(lake, table, exchange, before):
+            return {}
+    notes = notes_of(lake, table, exchange).with_day(day, read, reach=reach)
+    return {_key(exchange): notes.dump()}
+
+
+def _sources_due(lake: Lakehouse, table: str, exchange: str, window: TimeWindow) -> list[Due]:
+    """Return the days of *window* that what *table* is built from has not read all of."""
+    newest = {raw: newest_by_day(lake, raw, exchange, window) for raw in RAW}
+    notes = {name: notes_of(lake, name, exchange) for name in INPUTS[table] if name in INPUTS}
+    return due_days(newest, notes, closed=window.end.date())
 
 
 def _key(exchange: str) -> str:

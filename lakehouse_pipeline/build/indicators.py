@@ -181,7 +181,16 @@ def _build(
         return pl.concat([*ours, final_values(raw, studies).filter(inside)]).sort(ORDER)
 
     # The part is closed: that it spans its day says that the watermark has passed it.
-    progress = note(lake, INDICATORS, exchange, part, watermark=part.end, symbols=symbols)
+    reach = max([STREAMED, *(part.start - (study.reach(part.start) or EPOCH) for study in studies)])
+    progress = note(
+        lake,
+        INDICATORS,
+        exchange,
+        part,
+        watermark=part.end,
+        symbols=symbols,
+        reach=reach // DAY,
+    )
     frame, result = write_slice(
         lake, INDICATORS, Slice(exchange, part, names), read, progress=progress
     )

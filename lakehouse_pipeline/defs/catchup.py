@@ -42,7 +42,7 @@ def build_catch_up(exchanges: Sequence[str], state_dir: Path) -> dg.SensorDefini
 
 
 def ask(found: Mapping[str, due.Stretch], *, today: date) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one run of each exchange that is behind, its newest days first.
+    """Ask for one run of each exchange that is behind, its oldest days first.
 
     A run that did not help is asked for again on the next day only, or when more has landed.
     """

@@ -40,7 +40,7 @@ class Stretch:
 
 
 def look(lake: Lakehouse, exchanges: Sequence[str], *, now: datetime) -> dict[str, Stretch]:
-    """Return the newest stretch of each exchange that is behind."""
+    """Return the oldest stretch of each exchange that is behind."""
     from lakehouse_pipeline.build.bars import current_watermark  # noqa: PLC0415  # polars and pyiceberg
     from lakehouse_pipeline.build.freshness import closed_days  # noqa: PLC0415
 
@@ -73,10 +73,10 @@ def look_apart(exchanges: Sequence[str], *, now: datetime) -> dict[str, Stretch]
 
 
 def stretches(due: Iterable[Due]) -> Iterator[Stretch]:
-    """Yield neighboring days together, at most ``DAYS_A_RUN``, in the order given: newest first."""
+    """Yield neighboring days together, at most ``DAYS_A_RUN``, in the order given: oldest first."""
     group: list[Due] = []
     for day in due:
-        if group and (group[-1].day - day.day != ONE_DAY or len(group) == DAYS_A_RUN):
+        if group and (day.day - group[-1].day != ONE_DAY or len(group) == DAYS_A_RUN):
             yield _stretch(group)
             group = []
         group.append(day)
@@ -86,7 +86,7 @@ def stretches(due: Iterable[Due]) -> Iterator[Stretch]:
 
 def _stretch(group: Sequence[Due]) -> Stretch:
     newest = max(day.sequence for day in group)
-    return Stretch(group[-1].day, group[0].day, newest, f"{group[0].day}: {group[0].reason}")
+    return Stretch(group[0].day, group[-1].day, newest, f"{group[0].day}: {group[0].reason}")
 
 
 def main(now: str, *exchanges: str) -> None:

@@ -38,6 +38,16 @@ def test_rows_that_land_late_make_their_day_due_however_old_it_is():
     ]
 
 
+def test_a_day_whose_build_reads_days_before_it_is_due_with_them_and_after_them():
+    notes = Notes().with_day(LONG_AGO, {QUOTES: 7}, reach=2)
+    for days in range(1, 5):
+        notes = notes.with_day(LONG_AGO + timedelta(days=days), {QUOTES: 7}, reach=2)
+
+    newest = {QUOTES: {LONG_AGO + timedelta(days=days): 8 - (days != 1) for days in range(5)}}
+
+    assert [(day - LONG_AGO).days for day, _ in due(newest, notes)] == [1, 2, 3]
+
+
 def test_official_bars_alone_are_no_recording_of_a_day():
     assert due({HISTORY: {YESTERDAY: 3}}, Notes()) == []
 
@@ -65,9 +75,10 @@ sequences = st.dictionaries(st.sampled_from([QUOTES, COVERAGE, HISTORY]), st.int
 
 @given(st.dictionaries(st.dates(), sequences), sequences)
 def test_notes_survive_being_written(days, floor):
-    notes = Notes(days, floor)
+    notes = Notes(days, floor, reach=len(days))
 
     assert Notes.parse(notes.dump()) == notes
+    assert Notes.parse('{"days":{},"floor":{}}') == Notes()  # of a lake written before reach was
     assert Notes.parse(None) == Notes()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from random import Random
 
@@ -13,9 +14,12 @@ from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.build.bars import current_watermark
 from lakehouse_pipeline.build.day import build_day
+from lakehouse_pipeline.build.freshness import closed_days
+from lakehouse_pipeline.build.indicators import build_indicators, studies_of
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.coverage import Ending, Mark
+from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import load_settings
 from lakehouse_pipeline_tests.scripted import START, SYMBOL, Script
 
@@ -116,3 +120,50 @@ def test_ticks_and_a_build_agree_however_late_it_landed(lake: Lakehouse, seed: i
     assert {name: content(lake, name).hash_rows().sum() for name in heads} == {
         name: frame.hash_rows().sum() for name, frame in ticked.items()
     }
+
+
+def test_an_evening_that_lands_late_makes_the_next_day_due_until_it_is_right(lake: Lakehouse):
+    midnight = START.replace(hour=0, minute=0, second=0)
+    evening = Script(start=midnight - 30 * MINUTE, writer="wa")
+    evening.session("sa", alive=(0, 1798), ended=Ending.HANDED_OVER)
+    evening.snapshot(0.2, "sa", last_price=100.0, cumulative_volume=1000.0, trade=-1)
+    night = Script(start=midnight - MINUTE, writer="wb")
+    night.session("sb", alive=(50, 30 * 3600), ended=None)
+    night.snapshot(50.2, "sb", last_price=100.0, cumulative_volume=1029.0, trade=30)
+    for minute in range(1, 30):
+        at = minute * 60 + 10
+        evening.trade(at + 0.3, 100.0 + minute**2 % 7, 1000.0 + minute, session="sa", trade=at)
+        night.trade(at + 0.3, 100.0 + minute**2 % 5, 1029.0 + minute, session="sb", trade=at)
+    studies = studies_of({"rsi": {"length": 3}})
+
+    def land(script: Script) -> None:
+        lake.append("raw.quotes", script.quotes)
+        lake.append("raw.coverage", script.coverage)
+
+    def catch_up() -> list[date]:
+        built = []
+        while due := closed_days(lake, "BINANCE", watermark=night.time(30 * 3600)):
+            built.append(due[0].day)
+            build_day(lake, "BINANCE", due[0].day, studies=studies)
+        return built
+
+    def values() -> list[float | None]:
+        rows = lake.scan("market.indicators_1m", window=TimeWindow.of_day(midnight.date()))
+        return rows.sort("open_time").collect()["value"].to_list()
+
+    land(night)
+    # The minute before midnight has no bar, but it is recorded and so built.
+    assert catch_up() == [midnight.date() - DAY, midnight.date()]
+    alone = values()
+    land(evening)
+    # Whoever builds the later day alone, or first, leaves it due.
+    build_day(lake, "BINANCE", midnight.date(), studies=studies)
+
+    assert catch_up() == [midnight.date() - DAY, midnight.date()]
+
+    caught_up = values()
+    assert (alone[0], alone[2]) == (None, None)
+    assert None not in caught_up
+    watermark = night.time(30 * 3600)
+    build_indicators(lake, "BINANCE", midnight.date(), studies, watermark=watermark)
+    assert values() == caught_up
