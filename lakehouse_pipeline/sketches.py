@@ -8,6 +8,7 @@ hours, never every bar. Pages to look into belong to ``charts``.
 from __future__ import annotations
 
 from base64 import b64encode
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from xml.sax.saxutils import escape
@@ -20,6 +21,11 @@ from lakehouse_pipeline.market.windows import TimeWindow
 STEP = timedelta(minutes=30)  # one candle
 SYMBOLS_SHOWN = 4
 LEFT, WIDTH, PRICES, LINE = 132, 480, 52, 20  # pixels: labels, the day, a row of candles, of text
+FILES, COLUMN = 80, 60  # pixels: of the most files, of a class of sizes
+SIZES = (
+    *((f"≤ {kib} KiB", kib << 10) for kib in (16, 256)),
+    *((f"≤ {mib} MiB", mib << 20) for mib in (1, 4, 16, 64, 128)),
+)  # the last is what compaction aims at
 UP, DOWN, BLIND_TO, QUIET, INK = "#1b9e77", "#d95f02", "#d62728", "#9ecae1", "#808080"
 
 
@@ -52,6 +58,34 @@ def coverage(gaps: pl.DataFrame, symbols: Sequence[str], day: TimeWindow) -> str
         parts += _spans(gaps.filter(pl.col("symbol") == symbol), day, top + 4, LINE - 8)
         parts += _label(symbol, top + LINE // 2)
     return _svg(parts, len(worst_first) * LINE, _more(pl.Series(symbols, dtype=pl.String)))
+
+
+def file_sizes(before: Sequence[int], after: Sequence[int]) -> str:
+    """Return an SVG of how many files of each size there were and are; sizes are in bytes."""
+    most = max([1, *_counts(before), *_counts(after)])
+    parts: list[str] = []
+    for row, (color, sizes) in enumerate(((INK, before), (UP, after))):
+        for column, count in enumerate(_counts(sizes)):
+            x = LEFT + column * COLUMN + row * COLUMN / 2.5
+            height = round(count / most * FILES, 1)
+            parts.append(
+                _rect(x, round(FILES + LINE - height, 1), COLUMN / 2.5, height, color, 0.8)
+            )
+            if count:
+                parts.append(_text(x, round(FILES + LINE - height - 3, 1), str(count)))
+        parts.append(_text(0, LINE + row * LINE, ("before", "after")[row], color=color))
+    for column, name in enumerate((*(name for name, _ in SIZES), "more")):
+        parts.append(_text(LEFT + column * COLUMN, FILES + 2 * LINE - 6, name))
+    return _frame(parts, FILES + 2 * LINE)
+
+
+def _counts(sizes: Sequence[int]) -> list[int]:
+    """Return how many of *sizes* are of each class of ``SIZES``, and how many are larger."""
+    edges = [edge for _, edge in SIZES]
+    counted = [0] * (len(edges) + 1)
+    for size in sizes:
+        counted[bisect_left(edges, size)] += 1
+    return counted
 
 
 def markdown(svg: str, says: str) -> str:
@@ -116,8 +150,8 @@ def _label(symbol: str, middle: int) -> list[str]:
     return [_text(0, middle + 3, symbol if len(symbol) <= 20 else symbol[:19] + "…")]
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(words)}</text>'
+def _text(x: float, y: float, words: str, anchor: str = "start", color: str = INK) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{color}">{escape(words)}</text>'
 
 
 def _svg(parts: list[str], height: int, note: str) -> str:
@@ -125,8 +159,12 @@ def _svg(parts: list[str], height: int, note: str) -> str:
         _text(LEFT + WIDTH * hour / 24, height + 14, f"{hour:02}:00", "middle")
         for hour in (0, 6, 12, 18, 24)
     ]
+    return _frame([*parts, *hours, _text(0, height + 14, note)], height + LINE)
+
+
+def _frame(parts: Sequence[str], height: int) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 24}" '
-        f'height="{height + LINE}" font-family="monospace" font-size="10" fill="{INK}">'
-        f"{''.join(parts)}{''.join(hours)}{_text(0, height + 14, note)}</svg>"
+        f'height="{height}" font-family="monospace" font-size="10" fill="{INK}">'
+        f"{''.join(parts)}</svg>"
     )

@@ -30,6 +30,7 @@ INPUTS = {
     "market.gaps": (QUOTES, COVERAGE),
     "market.indicators_1m": ("market.bars_1m", "market.gaps", "raw.indicators"),
     "market.reconciliation": ("market.bars_1m", "market.gaps", HISTORY),
+    "market.symbols": (QUOTES, COVERAGE),
 }
 RAW = (QUOTES, COVERAGE, HISTORY, "raw.indicators")
 # Without these a day has nothing to be built from.

@@ -14,6 +14,7 @@ from lakehouse_pipeline.market.symbols import describe_symbols
 from lakehouse_pipeline.market.windows import TimeWindow
 
 from .bars import LATE_ARRIVAL, LOOK_BACK, read_coverage
+from .freshness import note
 from .kinds import QUOTES, SYMBOLS, judge
 from .result import BuildResult, write_slice
 
@@ -46,7 +47,10 @@ def build_symbols(
         return rows if names is None else rows.filter(pl.col("symbol").is_in(names))
 
     is_running = window.start <= watermark < window.end and names is None
-    progress = {f"judged_to.{exchange}": int(watermark.timestamp())} if is_running else {}
+    progress: dict[str, int | str] = (
+        {f"judged_to.{exchange}": int(watermark.timestamp())} if is_running else {}
+    )
+    progress |= note(lake, SYMBOLS, exchange, window, watermark=watermark, symbols=symbols)
     rows, result = write_slice(
         lake, SYMBOLS, Slice(exchange, window, names), compute, progress=progress
     )

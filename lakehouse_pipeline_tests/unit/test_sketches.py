@@ -107,3 +107,20 @@ def test_the_image_is_one_that_the_ui_shows():
 
     assert image.startswith("![coverage of OKX](data:image/svg+xml;base64,")
     assert base64.b64decode(image.partition("base64,")[2][:-1]) == b"<svg/>"
+
+
+def test_files_are_counted_by_size_before_and_after():
+    small, target = 10 << 10, 128 << 20
+
+    drawn = sketches.file_sizes([small] * 40 + [2 << 20], [target, target + 1])
+
+    words = [node.text for node in ET.fromstring(drawn).iter(f"{SVG}text")]
+    heights = [float(node["height"]) for node in rectangles(drawn)]
+    assert words[:6] == ["40", "1", "before", "1", "1", "after"]
+    assert "≤ 128 MiB" in words
+    assert heights[:8] == [80, 0, 0, 2, 0, 0, 0, 0]
+    assert heights[8:] == [0, 0, 0, 0, 0, 0, 2, 2]
+
+
+def test_no_file_at_all_is_an_empty_drawing():
+    assert {node["height"] for node in rectangles(sketches.file_sizes([], []))} == {"0.0"}

@@ -88,7 +88,7 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
         with lakehouse.open() as lake:
 
             def seal_and_merge(table: str) -> Figures:
-                looked = look(lake, table, before)
+                looked, sizes = look(lake, table, before), sizes_of(lake, table)
                 sealed, merged = keep_small(lake, table, before=before)
                 return {
                     "rows_sealed": sealed.rows,
@@ -97,6 +97,7 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
                     "files_added": sealed.files_added + merged.files_added,
                     "backlog_files": sealed.backlog_files + merged.backlog_files,
                     **before_and_after(looked, look(lake, table, before)),
+                    "file_sizes": drawn(sizes, sizes_of(lake, table)),
                 }
 
             maintain(context, seal_and_merge)
@@ -129,7 +130,7 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
         with lakehouse.open() as lake:
 
             def expire_and_clean(table: str) -> Figures:
-                looked = look(lake, table, now)
+                looked, sizes = look(lake, table, now), sizes_of(lake, table)
                 forget_lost_writers(lake, table, today=now.date())
                 expired = expire(lake, table)
                 cleaned = apply_cleaning(lake, plan_cleaning(lake, table, older_than=older_than))
@@ -138,6 +139,7 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
                     "files_deleted": cleaned.files,
                     "mib_deleted": round(cleaned.bytes / MIB, 3),
                     **before_and_after(looked, look(lake, table, now)),
+                    "file_sizes": drawn(sizes, sizes_of(lake, table)),
                 }
 
             maintain(context, expire_and_clean)
@@ -183,3 +185,15 @@ def before_and_after(before: dict[str, int | float], after: dict[str, int | floa
     lines = [f"| {name} | {was} | {after[name]} |" for name, was in before.items()]
     table = "\n".join(["| | before | after |", "|---|---:|---:|", *lines])
     return {"before_and_after": dg.MetadataValue.md(table), **after}
+
+
+def sizes_of(lake: "Lakehouse", table: str) -> list[int]:
+    return [file.bytes for file in lake.live_files(table)]
+
+
+def drawn(before: list[int], after: list[int]) -> dg.MetadataValue:
+    """Return a picture of how many files of each size there were and are."""
+    from lakehouse_pipeline import sketches  # noqa: PLC0415  # polars
+
+    svg = sketches.file_sizes(before, after)
+    return dg.MetadataValue.md(sketches.markdown(svg, "files by size, before and after"))

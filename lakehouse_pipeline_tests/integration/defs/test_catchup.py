@@ -81,6 +81,22 @@ def test_what_another_way_has_built_is_not_asked_for(recorded, asked, run):
     assert still in ([], ["2026-01-05: market.reconciliation was never built as a whole"])
 
 
+def test_a_day_whose_symbols_were_left_behind_is_asked_for(recorded, asked, do, run):
+    recorded()
+    recorded(start=WEEK_LATER, writer="writer-2")
+    names = ("bars_1s", "bars_1m", "gaps", "indicators_1m", "reconciliation")
+    others = [dg.AssetKey(["market", name]) for name in names]
+    assert run("catch_up", tags=dict(asked()[0].tags), asset_selection=others).success
+
+    (request,) = asked()
+    do(request)
+
+    assert request.tags["lakehouse/because"] == (
+        "2026-01-05: market.symbols was never built as a whole"
+    )
+    assert asked() == []
+
+
 def test_ticks_and_seals_make_no_day_due(recorded, asked, do, run, lake):
     recorded()
     recorded(start=WEEK_LATER, writer="writer-2")

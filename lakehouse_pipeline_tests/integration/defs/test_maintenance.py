@@ -75,6 +75,7 @@ def test_a_run_says_of_each_table_what_was_before_and_after(run, instance):
     assert metadata["files_removed"].value == 3
     assert metadata["hot_files"].value == 0
     assert "| hot_files | 3 | 0 |" in metadata["before_and_after"].value
+    assert metadata["file_sizes"].value.startswith("![files by size, before and after](data:image")
 
 
 def test_one_table_can_be_maintained_alone(ticked, run):
