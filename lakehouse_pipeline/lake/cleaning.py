@@ -2,8 +2,9 @@
 
 Such files are left by expired snapshots, by commits that lost, and by killed writers. A file that
 a writer has made and not yet committed looks the same, so only files older than a guard time are
-planned: longer than any commit with its retries takes, and longer than any reader holds a frame it
-has not collected. A day is ample.
+planned, longer than any commit with its retries takes. A reader may hold a frame it has not
+collected yet, so no file is planned either that was live at any time in the guard time, however old
+it is: compaction takes files away that are. A day is ample for both.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pyiceberg.table import Table
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.snapshots import Snapshot
 
 from lakehouse_pipeline.errors import TableDamaged
 
 from .catalog import typed_errors
 from .damage import decoding
-from .folder import StoredFile, is_ours, list_files, version
+from .folder import StoredFile, is_ours, list_files, lists_manifests, version
 from .lakehouse import Lakehouse
 from .metadata import table_name
 
 GUARD = timedelta(hours=24)
+LISTS_LOOKED_AT = 3
 IN_DOUBT = (
     "Nothing is deleted. Was the catalog restored or made anew? Bring back its newest backup; if "
     "the files are of no use, move them out of the folder."
@@ -52,7 +56,7 @@ class Cleaned:
 
 
 def plan_cleaning(lake: Lakehouse, table: str, *, older_than: datetime) -> CleaningPlan:
-    """Return the files of *table* last modified before *older_than* that nothing refers to.
+    """Return the files of *table* that nothing refers to, nor did at *older_than* or since.
 
     Raises:
         TableDamaged: if the table cannot be read as a whole, or the catalog may not know all of it.
@@ -61,6 +65,7 @@ def plan_cleaning(lake: Lakehouse, table: str, *, older_than: datetime) -> Clean
         # List first: what is committed after the listing cannot be in it unless it is reachable.
         stored = list_files(lake.load(table))
         reachable, loaded = reachable_files(lake, table), lake.load(table)
+        reachable |= lately_live(lake, loaded, stored, since=older_than)
         left = [file for file in stored if file.path not in reachable]
         old = tuple(file for file in left if file.modified < older_than)
         if reason := doubt(loaded, old):
@@ -83,6 +88,31 @@ def apply_cleaning(lake: Lakehouse, plan: CleaningPlan) -> Cleaned:
             deleted, size = deleted + 1, size + file.bytes
             _remove_empty_folders(Path(file.path).parent)
     return Cleaned(table=plan.table, files=deleted, bytes=size)
+
+
+def lately_live(
+    lake: Lakehouse, table: Table, stored: Iterable[StoredFile], *, since: datetime
+) -> set[str]:
+    """Return what was live at *since*, if the snapshot of then is forgotten.
+
+    What was live later and is not in it was written later, so this one is enough. It is the newest
+    manifest list from before; of a failed attempt it looks almost the same, so a few are taken.
+    """
+    metadata, limit = table.metadata, since.timestamp() * 1000
+    tagged = {ref.snapshot_id for name, ref in metadata.refs.items() if name != MAIN_BRANCH}
+    tagged.discard(metadata.current_snapshot_id or 0)
+    kept = [each for each in metadata.snapshots if each.snapshot_id not in tagged]
+    if not kept or min(each.timestamp_ms for each in kept) < limit:
+        return set()
+    lists = [file for file in stored if lists_manifests(file.path) and file.modified < since]
+    lists.sort(key=lambda file: file.modified)
+    live: set[str] = set()
+    for file in lists[-LISTS_LOOKED_AT:]:
+        snapshot = Snapshot(snapshot_id=0, sequence_number=0, manifest_list=file.path)
+        # One that is cut short, or leads to files that are gone, leads no reader anywhere.
+        with suppress(TableDamaged, FileNotFoundError):
+            live |= _files_of(lake, table, snapshot)
+    return live
 
 
 def _remove_empty_folders(folder: Path) -> None:
@@ -125,7 +155,12 @@ def reachable_files(lake: Lakehouse, name: str) -> set[str]:
     reachable = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
     reachable |= {statistics.statistics_path for statistics in metadata.statistics}
     for snapshot in metadata.snapshots:
-        reachable.add(snapshot.manifest_list)
-        reachable |= {manifest.manifest_path for manifest in snapshot.manifests(table.io)}
-        reachable |= {file.path for file in lake.plan(table, snapshot)}
+        reachable |= _files_of(lake, table, snapshot)
     return reachable
+
+
+def _files_of(lake: Lakehouse, table: Table, snapshot: Snapshot) -> set[str]:
+    with decoding(f"Manifest list {snapshot.manifest_list}"):
+        manifests = {manifest.manifest_path for manifest in snapshot.manifests(table.io)}
+    files = {file.path for file in lake.plan(table, snapshot)}
+    return {snapshot.manifest_list, *manifests, *files}

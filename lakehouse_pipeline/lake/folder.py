@@ -18,7 +18,7 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OURS = re.compile(
     rf"data/(?:.+/)?{_UUID}\.parquet"
     rf"|metadata/(?P<version>\d{{5,}})-{_UUID}\.metadata\.json"
-    rf"|metadata/snap-\d+-\d+-{_UUID}\.avro"
+    rf"|metadata/(?P<list>snap)-\d+-\d+-{_UUID}\.avro"
     rf"|metadata/{_UUID}-m\d+\.avro"
 )
 
@@ -46,6 +46,12 @@ def list_files(table: Table) -> list[StoredFile]:
 def is_ours(table: Table, path: str) -> bool:
     """Tell whether *path*, below the table's location, is named as this project names files."""
     return OURS.fullmatch(path.removeprefix(table.location().rstrip("/") + "/")) is not None
+
+
+def lists_manifests(path: str) -> bool:
+    """Tell whether a file of ours is a snapshot's manifest list."""
+    match = OURS.fullmatch("metadata/" + path.rpartition("/")[2])
+    return match is not None and match["list"] is not None
 
 
 def version(location: str) -> int | None:

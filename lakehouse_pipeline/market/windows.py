@@ -72,6 +72,8 @@ def union(windows: Iterable[TimeWindow]) -> list[TimeWindow]:
 def intersect(a: Iterable[TimeWindow], b: Iterable[TimeWindow]) -> list[TimeWindow]:
     """Return the instants in both, sorted and disjoint."""
     left, right = union(a), union(b)
+    if not left or not right:
+        return []
     common: list[TimeWindow] = []
     i = j = 0
     while i < len(left) and j < len(right):
@@ -87,9 +89,11 @@ def intersect(a: Iterable[TimeWindow], b: Iterable[TimeWindow]) -> list[TimeWind
 
 def subtract(windows: Iterable[TimeWindow], holes: Iterable[TimeWindow]) -> list[TimeWindow]:
     """Return the instants in *windows* and in none of *holes*, sorted and disjoint."""
-    gaps = union(holes)
+    gaps, whole = union(holes), union(windows)
+    if not gaps:
+        return whole
     rest: list[TimeWindow] = []
-    for window in union(windows):
+    for window in whole:
         start = window.start
         for hole in gaps:
             if hole.end <= start or hole.start >= window.end:

@@ -10,10 +10,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.errors import CommitConflict
-from lakehouse_pipeline.lake import Lakehouse
+from lakehouse_pipeline.lake import Lakehouse, Slice
 from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.maintenance import day_tag, expire, seal, tag_day
-from lakehouse_pipeline.market.windows import DAY, MINUTE
+from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
 
 TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
 NEVER = datetime(2100, 1, 1, tzinfo=UTC)
@@ -89,6 +89,30 @@ def test_young_files_are_left_to_their_writers(lake: Lakehouse, bars: Frames) ->
     plan = plan_cleaning(lake, TABLE, older_than=datetime(2000, 1, 1, tzinfo=UTC))
 
     assert [file.path for file in plan.files] == [oldest.path]
+
+
+def test_old_files_outlive_their_snapshots_by_the_guard_time(lake: Lakehouse, bars: Frames) -> None:
+    now, slice_ = datetime.now(UTC), Slice("BINANCE", TimeWindow(TEN, TEN + MINUTE))
+    written: list[set[Path]] = []
+    for age in (5, 4, 3, 2, 0):
+        before = stored(lake)
+        lake.overwrite(TABLE, bars(close=float(age)), slice=slice_)
+        written.append(stored(lake) - before)
+        for path in written[-1]:
+            os.utime(path, ((now - age * DAY).timestamp(),) * 2)
+        if age == 2:
+            held = lake.scan(TABLE)
+    expire(lake, TABLE, keep=1)
+
+    apply_cleaning(lake, plan_cleaning(lake, TABLE, older_than=now - DAY))
+
+    # What the reader planned was live a minute ago; what was replaced days before was not.
+    assert held.collect()["close"].unique().to_list() == [2.0]
+    assert [path for path in written[0] if path.suffix == ".parquet" and path.exists()] == []
+    later = plan_cleaning(lake, TABLE, older_than=NEVER)
+    assert {Path(file.path) for file in later.files} >= {
+        path for path in written[3] if path.suffix == ".parquet"
+    }
 
 
 def test_a_tagged_snapshot_keeps_its_files(lake: Lakehouse, bars: Frames) -> None:
