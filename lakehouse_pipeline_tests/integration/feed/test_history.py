@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from lakehouse_pipeline.errors import EntitlementError, SymbolError, TransportError
+from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.ingest import history
@@ -69,6 +70,19 @@ def test_settled_minutes_since_an_instant_agree_with_the_market(
     assert fetched.bars.select(COLUMNS).rows() == expected.select(COLUMNS).rows()
     assert fetched.bars.height >= 119
     assert fetched.bars["fetched_at"][0] >= fetched.until
+
+
+def test_history_of_three_megabytes_a_message_is_the_same(talk, market):
+    async def scenario(feed, server):
+        since = floor(server.now(), MINUTE) - timedelta(hours=2)
+        return since, await feed.fetch(BTC, since)
+
+    since, fetched = talk(scenario, faults=[faults.Bulky(size=3_000_000)])
+
+    assert fetched.ended == Ended.REACHED
+    expected = market.bars(BTC, MINUTE, since, fetched.until)
+    assert fetched.bars.select(COLUMNS).rows() == expected.select(COLUMNS).rows()
+    assert fetched.bars.height >= 119
 
 
 def test_a_token_whose_time_is_over_does_not_keep_history_away(talk):
