@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -30,9 +30,10 @@ from lakehouse_pipeline.settings import (
     IngestSettings,
     Settings,
 )
+from lakehouse_pipeline_tests.integration.feed.jumping import JumpingLoop, obey
 
 SYMBOLS = ["BINANCE:BTCUSDT", "BINANCE:ETHUSDT"]
-SPEED = 8.0  # a busy machine may stand still for a second without it looking like an outage
+SPEED = 8.0  # feed seconds a second of the loop's
 
 
 def worker_settings(
@@ -144,7 +145,17 @@ def market():
 
 
 @pytest.fixture
-def play(tmp_path: Path, market, make_settings, run, eventually) -> Callable[..., Any]:
+def jumping_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[JumpingLoop]:
+    """The loop for a server and a worker that no busy machine must disturb."""
+    with contextlib.closing(JumpingLoop()) as loop:
+        obey(loop, monkeypatch)
+        yield loop
+
+
+@pytest.fixture
+def play(
+    tmp_path: Path, market, make_settings, run, eventually, jumping_loop
+) -> Callable[..., Any]:
     """Record *symbols* through faults until *enough*; return what landed and was sent."""
 
     def start(
@@ -171,6 +182,6 @@ def play(tmp_path: Path, market, make_settings, run, eventually) -> Callable[...
                 }
                 return SimpleNamespace(**tables, server=server, began=began, status=worker.status)
 
-        return asyncio.run(scenario())
+        return jumping_loop.run_until_complete(scenario())
 
     return start

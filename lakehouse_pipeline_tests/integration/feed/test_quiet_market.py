@@ -1,87 +1,28 @@
 """A day of a market that is silent most of the time, through a real server and a real worker.
 
-Both run in one event loop whose time jumps to the next thing due whenever nothing is left to do,
-so a day takes as long as its work, and no stall of the machine looks like an outage. Sockets,
-spool and lake are real; while a thread works for the loop, time stands still.
+A day takes as long as its work: see ``jumping``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import selectors
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
-from lakehouse_pipeline.feedserver import clock as server_clock
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
-from lakehouse_pipeline.ingest import clock as worker_clock
-from lakehouse_pipeline.ingest.lane import Lane
 from lakehouse_pipeline.market.gaps import find_gaps
 from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline_tests.integration.feed.jumping import JumpingLoop
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SYMBOLS = [f"BINANCE:{base}USDT" for base in ("BTC", "ETH", "SOL", "XRP", "DOGE")]
 PACE = 0.005  # of the generated market's trades: about 60 % of a symbol's minutes have none
 SPEED = 600.0  # feed seconds a second of the loop's time
-LOOK = 0.001  # real seconds between looks at a thread that works
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """Its time passes only by jumps, and never while ``busy`` says that a thread works for it."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        self.busy = 0
-        super().__init__(_JumpingSelector(self))
-
-    def time(self) -> float:
-        return self._now
-
-    def jump(self, seconds: float) -> None:
-        self._now += seconds
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    def __init__(self, loop: JumpingLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if ready or timeout == 0:
-            return ready
-        if self._loop.busy or timeout is None:
-            return super().select(LOOK)
-        self._loop.jump(timeout)
-        return []
-
-
-@pytest.fixture
-def jumping_loop(monkeypatch: pytest.MonkeyPatch) -> JumpingLoop:
-    """A loop that both clocks ask for the time, and that waits for the threads of lanes."""
-    loop = JumpingLoop()
-    told = SimpleNamespace(monotonic=loop.time, monotonic_ns=lambda: int(loop.time() * 1e9))
-    monkeypatch.setattr(server_clock, "time", told)
-    monkeypatch.setattr(worker_clock, "time", told)
-    post = Lane.post
-
-    def counted(lane: Lane, function: Any, *args: object) -> Any:
-        loop.busy += 1
-        future = post(lane, function, *args)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(done))
-        return future
-
-    def done() -> None:
-        loop.busy -= 1
-
-    monkeypatch.setattr(Lane, "post", counted)
-    return loop
 
 
 @pytest.mark.full
@@ -106,10 +47,7 @@ def test_a_day_of_a_quiet_market_has_no_outage_and_no_reconnect(
                 await asyncio.sleep(rest.total_seconds() / SPEED)
             return worker, server
 
-    try:
-        worker, server = jumping_loop.run_until_complete(scenario())
-    finally:
-        jumping_loop.close()
+    worker, server = jumping_loop.run_until_complete(scenario())
     quotes, coverage = worker.table("raw.quotes"), worker.table("raw.coverage")
 
     traded = quotes.filter(pl.col("kind").is_in(["price", "volume", "time"]))
