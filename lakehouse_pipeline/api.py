@@ -21,10 +21,11 @@ import polars as pl
 
 from .build import views
 from .build.gaps import read_gaps
-from .build.indicators import Parameters, studies_named
+from .build.indicators import studies_named
 from .build.upkeep import travel_days, travel_tag
 from .errors import UsageError
 from .lake.lakehouse import Lakehouse
+from .market.chosen import Parameters
 from .market.stretches import as_one_stretch, with_stretches
 from .market.windows import TimeWindow
 from .settings import load_settings

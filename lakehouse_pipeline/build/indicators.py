@@ -19,9 +19,9 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.causes import UNSEEN
+from lakehouse_pipeline.market.chosen import Parameters, study_of
 from lakehouse_pipeline.market.indicators import (
     OPEN_TIME,
-    STUDIES,
     Study,
     compute,
 )
@@ -42,8 +42,6 @@ FOLLOWED = HOUR  # after a day, in which a later value makes its last ones final
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ORDER = ["symbol", "open_time", "name", "parameters", "plot", "source"]
 
-Parameters = Mapping[str, Mapping[str, int | float]]
-
 
 def studies_of(chosen: Parameters) -> list[Study]:
     """Return the studies that settings name with their parameters.
@@ -51,7 +49,7 @@ def studies_of(chosen: Parameters) -> list[Study]:
     Raises:
         SettingsError: if a name or parameter is unknown or cannot be.
     """
-    return [_study(name, parameters) for name, parameters in chosen.items()]
+    return [study_of(name, parameters) for name, parameters in chosen.items()]
 
 
 def studies_named(names: Iterable[str], chosen: Parameters) -> list[Study]:
@@ -73,8 +71,8 @@ def _plain(text: str) -> str:
 def _named(text: str, chosen: Parameters) -> Study:
     name, *values = text.split(":")
     if not values:
-        return _study(name, chosen.get(name, {}))
-    usual = _study(name, {})
+        return study_of(name, chosen.get(name, {}))
+    usual = study_of(name, {})
     try:
         given = dict(zip(usual.parameters, map(float, values), strict=False))
     except ValueError:
@@ -82,29 +80,7 @@ def _named(text: str, chosen: Parameters) -> Study:
     if len(given) != len(values):
         wanted = ":".join([name, *(str(value) for value in usual.parameters.values())])
         raise SettingsError(f"Indicator {text!r} is not known.", mend=f"Write {wanted} or {name}.")
-    return replace(_study(name, given), suffix=f"_{'_'.join(values)}")
-
-
-def _study(name: str, parameters: Mapping[str, int | float]) -> Study:
-    if name not in STUDIES:
-        raise SettingsError(
-            f"Indicator {name!r} is not known.", mend=f"Known: {', '.join(sorted(STUDIES))}."
-        )
-    usual = STUDIES[name]().parameters
-    for parameter in parameters:
-        if parameter not in usual:
-            raise SettingsError(
-                f"Indicator {name} has no parameter {parameter!r}.",
-                mend=f"It has: {', '.join(usual) or 'none'}.",
-            )
-    # A whole number is the same however it was written.
-    numbers = {p: int(v) if float(v).is_integer() else v for p, v in parameters.items()}
-    try:
-        return STUDIES[name](**numbers)
-    except ValueError as error:
-        raise SettingsError(
-            f"Indicator {name}: {error}.", mend="Mend its parameters, or leave them out."
-        ) from error
+    return replace(study_of(name, given), suffix=f"_{'_'.join(values)}")
 
 
 def build_indicators(

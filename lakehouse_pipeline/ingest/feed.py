@@ -154,7 +154,9 @@ class _LiveSession:
         self._quote_session = f"qs_{uuid.uuid4().hex[:12]}"
         self._recorder = SessionRecorder(uuid.uuid4().hex, opened_at=micros(clock.now()))
         self._express = Express(self._quote_session, self._recorder)
-        self._studies = StudyRecorder(self._recorder.session_id, self._protocol, landed)
+        self._studies = StudyRecorder(
+            self._recorder.session_id, self._protocol, landed, bars=scripts.bars
+        )
         self._put(self._recorder.opened(detail=connection.hello.session_id))
         status.connected = True
         status.sessions += 1
@@ -232,7 +234,7 @@ class _LiveSession:
         """Ask for indicators where a token allows; an anonymous session is refused them."""
         if self._token != ANONYMOUS:
             at = self._recorder.last_frame
-            self._studies.follow(self._recorder.symbols, self._scripts.ready, at)
+            self._put(self._studies.follow(self._recorder.symbols, self._scripts.ready, at))
 
     async def _send(self) -> None:
         if texts := self._protocol.texts_to_send():

@@ -7,15 +7,16 @@ asked for. Add an indicator the feed has as an entry of ``STUDIES``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
 
 import structlog
 
-from lakehouse_pipeline.errors import FeedError, StudyError
-from lakehouse_pipeline.market.indicators import STUDIES as COMPUTED
+from lakehouse_pipeline.errors import FeedError, SettingsError, StudyError
+from lakehouse_pipeline.market.chosen import Parameters, study_of
+from lakehouse_pipeline.market.indicators import Study
 from lakehouse_pipeline.settings import FeedSettings
 from lakehouse_pipeline.tradingview.scripts import Script
 from lakehouse_pipeline.tradingview.web import fetch_script
@@ -23,6 +24,8 @@ from lakehouse_pipeline.tradingview.web import fetch_script
 log = structlog.get_logger()
 
 RETRY = timedelta(minutes=5)
+SETTLED = 120  # minutes that are settled at once: a break of two hours leaves no hole in them
+MOST_BARS = 5_000  # of a chart; a study that remembers more stays flagged as settling
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,53 +60,71 @@ class AskedStudy:
 
 
 class StudyScripts:
-    """``ready`` holds the studies to ask for; ``run`` fetches them when *allowed* has returned."""
+    """``ready`` holds the studies to ask for; ``run`` fetches them when *allowed* has returned.
+
+    ``bars`` is how long a chart must be for all of them.
+    """
 
     def __init__(
         self,
         feed: FeedSettings,
-        indicators: Mapping[str, Mapping[str, int | float]],
+        indicators: Parameters,
         *,
         allowed: Callable[[], Awaitable[object]],
     ) -> None:
         self.ready: list[AskedStudy] = []
         self._feed = feed
-        self._missing = {name: indicators[name] for name in indicators if name in STUDIES}
+        self._missing = {study.name: study for study in askable(indicators)}
+        self.bars = bars_for(self._missing.values())
         self._allowed = allowed
 
     async def run(self) -> NoReturn:
         """Fetch what is missing, again and again until nothing is; then wait for ever."""
         await self._allowed()
         while self._missing:
-            for name, parameters in list(self._missing.items()):
+            for name, study in list(self._missing.items()):
                 try:
                     script = await fetch_script(self._feed, STUDIES[name].pine_id)
-                    self.ready.append(asked_study(name, parameters, script))
+                    self.ready.append(asked_study(study, script))
                     del self._missing[name]
                 except FeedError as error:
                     log.warning("study_not_described", study=name, problem=str(error))
+                except Exception:
+                    # Whatever ails a study, quotes go on without it.
+                    log.exception("study_dropped", study=name)
+                    del self._missing[name]
             await asyncio.sleep(RETRY.total_seconds() if self._missing else 0)
         await asyncio.Event().wait()
         raise AssertionError("nothing sets it")
 
 
-def asked_study(name: str, parameters: Mapping[str, int | float], script: Script) -> AskedStudy:
-    """Return the request for indicator *name* with *parameters* (the others as we default them).
+def askable(indicators: Parameters) -> list[Study]:
+    """Return those of *indicators* that the feed has too and that can be at all."""
+    studies = []
+    for name, parameters in indicators.items():
+        if name in STUDIES:
+            try:
+                studies.append(study_of(name, parameters))
+            except SettingsError as error:
+                log.warning("study_dropped", study=name, problem=str(error))
+    return studies
+
+
+def bars_for(studies: Iterable[Study]) -> int:
+    """Return how many bars a chart needs for the newest values to show nothing of its begin."""
+    return min(max((study.memory for study in studies), default=0) + SETTLED, MOST_BARS)
+
+
+def asked_study(study: Study, script: Script) -> AskedStudy:
+    """Return the request for *study*.
 
     Raises:
-        StudyError: we have no such parameter, or the script no such input any more.
+        StudyError: the script has no input for a parameter of ours any more.
     """
-    try:
-        study = COMPUTED[name](**parameters)
-    except TypeError as error:
-        raise StudyError(
-            f"Indicator {name} does not take these parameters: {', '.join(parameters)}.",
-            mend="Mend the section 'indicators'.",
-        ) from error
     given: dict[str, int | float | str | bool] = {}
     for parameter, value in study.parameters.items():
-        found = script.input_id(STUDIES[name].titles[parameter])
+        found = script.input_id(STUDIES[study.name].titles[parameter])
         if found is None:
             raise StudyError(f"{script.pine_id} {script.version} has no input for {parameter}.")
         given[found] = value
-    return AskedStudy(name, study.label, script.plots, script.request(given))
+    return AskedStudy(study.name, study.label, script.plots, script.request(given))

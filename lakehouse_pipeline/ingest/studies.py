@@ -24,6 +24,7 @@ from lakehouse_pipeline.tradingview.messages import (
     HistoryUpdate,
     SeriesCompleted,
     SeriesFailed,
+    StudyCompleted,
     StudyFailed,
     StudyPoint,
     SymbolFailed,
@@ -38,10 +39,9 @@ from .scripts import AskedStudy
 log = structlog.get_logger()
 
 PREFIX = "cs_"
-# More than RSI remembers, so that the newest values show nothing of where the chart begins.
-BARS = 600
 CHARTS_AT_ONCE = 2  # opened in one tick: 20 symbols have theirs within ten seconds
-RETRY = int(timedelta(minutes=5).total_seconds() * 1_000_000)  # µs, after what may pass
+# µs, after a refusal that may pass, or without an answer.
+RETRY = int(timedelta(minutes=5).total_seconds() * 1_000_000)
 NEVER = sys.maxsize
 SYMBOL_ID, SERIES, TURNAROUND, MINUTES = "sds_sym_1", "sds_1", "s1", "1"
 
@@ -52,6 +52,8 @@ Landed = dict[tuple[str, AskedStudy], int]
 @dataclass
 class _Study:
     id: str
+    asked_at: int  # received time, epoch µs
+    answered: bool = False  # completed, even if without values
     begun: bool = False  # its first full block came
     retry_at: int | None = None  # None: not refused
 
@@ -59,6 +61,7 @@ class _Study:
 @dataclass
 class _Chart:
     symbol: str
+    asked_at: int  # received time, epoch µs
     session: str = field(default_factory=lambda: f"{PREFIX}{uuid.uuid4().hex[:12]}")
     complete: bool = False  # its bars came: studies can stand on them
     retry_at: int | None = None  # None: not refused
@@ -66,31 +69,46 @@ class _Chart:
 
 
 class StudyRecorder:
-    """The charts of one connection; *landed* outlives it, so that a reconnect repeats little."""
+    """The charts of one connection, *bars* long.
 
-    def __init__(self, session_id: str, protocol: ClientProtocol, landed: Landed) -> None:
+    *landed* outlives the connection, so that a reconnect repeats little.
+    """
+
+    def __init__(
+        self, session_id: str, protocol: ClientProtocol, landed: Landed, *, bars: int
+    ) -> None:
         self._session_id = session_id
         self._protocol = protocol
         self._landed = landed
+        self._bars = bars
         self._charts: dict[str, _Chart] = {}  # by chart session
         self._asked = 0
 
-    def follow(self, symbols: Collection[str], studies: Sequence[AskedStudy], at: int) -> None:
+    def follow(
+        self, symbols: Collection[str], studies: Sequence[AskedStudy], at: int
+    ) -> list[Entry]:
         """Bring the charts nearer to what is wanted; call it once a second.
 
-        *at* is the received time, by which what was refused is asked for again.
+        *at* is the received time, by which what was refused or not answered is asked for again.
+        Returned is an entry for each that was not answered.
         """
+        entries: list[Entry] = []
         if not studies:
-            return
+            return entries
         for chart in list(self._charts.values()):
-            if chart.symbol not in symbols or _is_due(chart.retry_at, at):
+            hangs = not chart.complete and _hangs(chart, at)
+            if hangs:
+                entries.append(self._unanswered(chart, at, "chart"))
+            if hangs or chart.symbol not in symbols or _is_due(chart.retry_at, at):
                 self._protocol.chart_delete_session(chart.session)
                 del self._charts[chart.session]
             elif chart.complete:
+                entries += self._forget_unanswered(chart, at)
                 self._ask(chart, studies, at)
         charted = {chart.symbol for chart in self._charts.values()}
         for symbol in sorted(set(symbols) - charted)[:CHARTS_AT_ONCE]:
-            self._open(_Chart(symbol))
+            self._open(_Chart(symbol, at))
+        return entries
 
     def forgive(self) -> None:
         """Ask again for all that was refused: another token may be allowed more."""
@@ -113,6 +131,9 @@ class StudyRecorder:
                         entries += self._rows(chart.symbol, asked, new, at)
                 case SeriesCompleted():
                     chart.complete = True
+                case StudyCompleted(study=name):
+                    for study in chart.studies.values():
+                        study.answered |= study.id == name
                 case StudyFailed(study=name):
                     for asked, study in chart.studies.items():
                         if study.id == name:
@@ -120,7 +141,7 @@ class StudyRecorder:
                 case SymbolFailed() | SeriesFailed() | CriticalFailure():
                     entries.append(self._refused(chart, chart, event, at, "chart"))
                 case _:
-                    pass  # loading, resolved, completed: nothing waits for them
+                    pass  # loading, resolved: nothing waits for them
         return entries
 
     def _open(self, chart: _Chart) -> None:
@@ -133,7 +154,7 @@ class StudyRecorder:
             turnaround=TURNAROUND,
             symbol_id=SYMBOL_ID,
             resolution=MINUTES,
-            count=BARS,
+            count=self._bars,
         )
 
     def _ask(self, chart: _Chart, studies: Sequence[AskedStudy], at: int) -> None:
@@ -143,7 +164,7 @@ class StudyRecorder:
             if study is not None and not _is_due(study.retry_at, at):
                 continue
             self._asked += 1
-            chart.studies[asked] = _Study(f"st{self._asked}")
+            chart.studies[asked] = _Study(f"st{self._asked}", at)
             self._protocol.create_study(
                 chart.session,
                 f"st{self._asked}",
@@ -152,6 +173,14 @@ class StudyRecorder:
                 script=RUNNER,
                 inputs=asked.inputs,
             )
+
+    def _forget_unanswered(self, chart: _Chart, at: int) -> Iterator[Entry]:
+        """Give back the studies that hang, so that they are asked for anew."""
+        for asked, study in list(chart.studies.items()):
+            if not (study.answered or study.begun) and _hangs(study, at):
+                self._protocol.remove_study(chart.session, study.id)
+                del chart.studies[asked]
+                yield self._unanswered(chart, at, asked.name)
 
     def _new(
         self, symbol: str, asked: AskedStudy, study: _Study, points: list[StudyPoint]
@@ -198,11 +227,20 @@ class StudyRecorder:
         payload = f"{what}: {error}"
         return reject(self._session_id, at, "study_refused", payload, symbol=chart.symbol)
 
+    def _unanswered(self, chart: _Chart, at: int, what: str) -> Entry:
+        log.warning("study_unanswered", symbol=chart.symbol, what=what)
+        return reject(self._session_id, at, "study_unanswered", what, symbol=chart.symbol)
+
 
 def is_about_charts(event: Event) -> bool:
     """Tell whether *event* belongs to a chart session rather than to quotes."""
     session = getattr(event, "session", None)
     return isinstance(session, str) and session.startswith(PREFIX)
+
+
+def _hangs(asked: _Chart | _Study, at: int) -> bool:
+    """Tell whether an answer, be it a refusal, is long overdue."""
+    return asked.retry_at is None and at >= asked.asked_at + RETRY
 
 
 def _is_due(retry_at: int | None, at: int) -> bool:

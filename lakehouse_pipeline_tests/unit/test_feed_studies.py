@@ -11,6 +11,7 @@ from lakehouse_pipeline.feedserver import generated_market
 from lakehouse_pipeline.feedserver.history import Bar
 from lakehouse_pipeline.feedserver.studies import STUDIES
 from lakehouse_pipeline.market import indicators
+from lakehouse_pipeline.market.stretches import as_one_stretch
 
 BTC = "BINANCE:BTCUSDT"
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -20,9 +21,7 @@ BARS = [Bar(row["open_time"].timestamp(), *list(row.values())[1:]) for row in FR
 
 def computed(study: indicators.Study, plot: str) -> list[float | None]:
     bars = FRAME.with_columns(symbol=pl.lit(BTC))
-    return indicators.widen(indicators.as_one_stretch(bars, pl.DataFrame()), [study])[
-        plot
-    ].to_list()
+    return indicators.widen(as_one_stretch(bars, pl.DataFrame()), [study])[plot].to_list()
 
 
 @pytest.mark.parametrize(

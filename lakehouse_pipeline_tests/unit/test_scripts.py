@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.server
 import json
+import math
 
 import pytest
+import structlog
 
 from lakehouse_pipeline.errors import ProtocolFault, StudyError
-from lakehouse_pipeline.ingest.scripts import asked_study
+from lakehouse_pipeline.ingest.scripts import StudyScripts, askable, asked_study, bars_for
+from lakehouse_pipeline.market.indicators import macd, rsi
+from lakehouse_pipeline.settings import FeedSettings
 from lakehouse_pipeline.tradingview.scripts import parse_script
+from lakehouse_pipeline_tests.integration.feed.identity import serving
 
 
 def described(**changed: object) -> bytes:
@@ -56,7 +63,7 @@ def test_a_plot_without_a_title_keeps_its_id():
 
 
 def test_parameters_find_their_inputs_by_title():
-    asked = asked_study("macd", {"fast": 5, "slow": 8}, parse_script(described()))
+    asked = asked_study(macd(fast=5, slow=8), parse_script(described()))
 
     assert asked.label == "fast=5,slow=8,signal=9"
     assert asked.inputs == {
@@ -73,12 +80,72 @@ def test_parameters_find_their_inputs_by_title():
 
 def test_a_script_without_an_input_for_a_parameter_is_not_asked_for():
     with pytest.raises(StudyError, match="no input for length"):
-        asked_study("rsi", {}, parse_script(described(inputs=[])))
+        asked_study(rsi(), parse_script(described(inputs=[])))
 
 
-def test_parameters_nobody_knows_are_an_error_of_the_study():
-    with pytest.raises(StudyError, match="width"):
-        asked_study("macd", {"width": 5}, parse_script(described()))
+@pytest.mark.parametrize(
+    "parameters", [{"length": 0}, {"length": 2.5}, {"length": math.nan}, {"width": 5}]
+)
+def test_a_study_that_cannot_be_is_dropped_with_a_warning(parameters):
+    with structlog.testing.capture_logs() as logs:
+        studies = askable({"rsi": parameters, "macd": {}, "sma": {}})
+
+    assert [study.name for study in studies] == ["macd"]
+    ((event, study),) = [(entry["event"], entry["study"]) for entry in logs]
+    assert (event, study) == ("study_dropped", "rsi")
+
+
+def test_a_whole_number_is_the_same_however_it_was_written():
+    (study,) = askable({"rsi": {"length": 14.0}})
+
+    assert study.label == "length=14"
+
+
+@pytest.mark.parametrize(
+    "indicators",
+    [{}, {"rsi": {}, "macd": {}}, {"rsi": {"length": 50}}, {"macd": {"slow": 100}, "rsi": {}}],
+)
+def test_charts_are_longer_than_any_study_remembers(indicators):
+    studies = askable(indicators)
+
+    assert all(bars_for(studies) >= study.memory + 60 for study in studies)
+
+
+def test_charts_are_no_longer_than_the_feed_gives():
+    assert bars_for(askable({"rsi": {"length": 1000}})) == 5000
+
+
+def test_a_description_that_breaks_its_reader_ends_nothing(eventually):
+    """Nested too deeply for the interpreter: no error of the feed's, and none of the recording."""
+    deep = b"[" * 100_000 + b"]" * 100_000
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = described().replace(b'"defval": 26', b'"defval": ' + deep)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer if "RSI" in self.path else described())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    async def allowed() -> None:
+        """At once."""
+
+    async def scenario(page: str) -> StudyScripts:
+        feed = FeedSettings(http_url=page)
+        scripts = StudyScripts(feed, {"rsi": {}, "macd": {}}, allowed=allowed)
+        running = asyncio.create_task(scripts.run())
+        await eventually(lambda: scripts.ready or running.done())
+        assert not running.done()
+        running.cancel()
+        return scripts
+
+    with structlog.testing.capture_logs() as logs, serving(Page) as page:
+        scripts = asyncio.run(scenario(page))
+
+    assert [study.name for study in scripts.ready] == ["macd"]
+    assert [(entry["event"], entry["study"]) for entry in logs] == [("study_dropped", "rsi")]
 
 
 def test_a_refused_description_says_why():

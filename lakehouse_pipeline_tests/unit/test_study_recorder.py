@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse_pipeline.ingest.rows import INDICATORS, REJECTS, TARGETS, micros
+from lakehouse_pipeline.ingest.rows import INDICATORS, REJECTS, TARGETS, Entry, micros
 from lakehouse_pipeline.ingest.scripts import AskedStudy
 from lakehouse_pipeline.ingest.studies import (
     CHARTS_AT_ONCE,
@@ -22,6 +22,7 @@ from lakehouse_pipeline.tradingview.messages import (
     HistoryUpdate,
     QuoteCompleted,
     SeriesCompleted,
+    StudyCompleted,
     StudyFailed,
     StudyPoint,
     SymbolFailed,
@@ -40,11 +41,13 @@ class Desk:
 
     def __init__(self, landed: Landed | None = None) -> None:
         self.protocol = ClientProtocol()
-        self.recorder = StudyRecorder("s1", self.protocol, {} if landed is None else landed)
+        landed = {} if landed is None else landed
+        self.recorder = StudyRecorder("s1", self.protocol, landed, bars=612)
+        self.noted: list[Entry] = []
 
     def follow(self, *symbols: str, at: int = AT, asked=(RSI, MACD)) -> list[list[Any]]:
         """Return the calls of one tick: method first."""
-        self.recorder.follow(symbols, asked, at)
+        self.noted += self.recorder.follow(symbols, asked, at)
         texts = self.protocol.texts_to_send()
         calls = [json.loads(p) for text in texts for p in FrameDecoder().decode(text)]
         return [[call["m"], *call["p"]] for call in calls]
@@ -115,7 +118,8 @@ def test_a_reconnect_lands_where_the_study_began_and_what_is_new():
 
 def test_a_study_that_failed_is_asked_for_again_after_a_while():
     desk = Desk()
-    chart, (rsi, _) = desk.opened()
+    chart, (rsi, macd) = desk.opened()
+    desk.points(chart, macd, (1.0,))
 
     entries = desk.recorder.receive([StudyFailed(chart, rsi, "s1_st1", "runtime error")], AT)
 
@@ -137,6 +141,61 @@ def test_what_the_subscription_does_not_include_waits_for_another_token():
     desk.recorder.forgive()
 
     assert len(of(desk.follow("X:A"), "create_study")) == 2
+
+
+def test_a_chart_that_gets_no_answer_is_opened_anew_and_noted():
+    desk = Desk()
+    ((_, chart, _),) = of(desk.follow("X:A"), "chart_create_session")
+
+    assert not desk.follow("X:A", at=AT + RETRY - 1)
+    calls = desk.follow("X:A", at=AT + RETRY)
+
+    assert of(calls, "chart_delete_session") == [["chart_delete_session", chart]]
+    assert of(calls, "chart_create_session")[0][1] != chart
+    assert [(target, *row[2:]) for target, row in desk.noted] == [
+        (REJECTS, "X:A", "study_unanswered", "chart")
+    ]
+    assert not desk.follow("X:A", at=AT + RETRY + 1)
+
+
+def test_a_study_that_gets_no_answer_is_asked_for_anew_and_noted():
+    desk = Desk()
+    chart, (rsi, macd) = desk.opened()
+    desk.points(chart, macd, (1.0,))
+
+    assert not desk.follow("X:A", at=AT + RETRY - 1)
+    calls = desk.follow("X:A", at=AT + RETRY)
+
+    assert of(calls, "remove_study") == [["remove_study", chart, rsi]]
+    ((_, _, again, *_),) = of(calls, "create_study")
+    assert again not in (rsi, macd)
+    assert [row[2:] for _, row in desk.noted] == [("X:A", "study_unanswered", "rsi")]
+    assert desk.points(chart, rsi, (1.0, 1.0, 1.0)) == []  # it is nobody's any more
+    assert len(desk.points(chart, again, (1.0, None, None))) == 1
+
+
+def test_a_study_that_is_complete_without_values_has_answered():
+    desk = Desk()
+    chart, ids = desk.opened()
+    desk.recorder.receive([StudyCompleted(chart, one, "s1_st1") for one in ids], AT)
+
+    assert not desk.follow("X:A", at=AT + 1000 * RETRY)
+    assert not desk.noted
+
+
+def test_what_was_refused_is_not_taken_for_unanswered():
+    desk = Desk()
+    chart, ids = desk.opened()
+    desk.recorder.receive([StudyFailed(chart, one, "s1_st1", TOO_MANY) for one in ids], AT)
+
+    assert not desk.follow("X:A", at=AT + 1000 * RETRY)
+    assert not desk.noted
+
+
+def test_a_chart_has_as_many_bars_as_it_is_asked_for():
+    (series,) = of(Desk().follow("X:A"), "create_series")
+
+    assert series[6] == 612
 
 
 def test_an_unknown_symbol_is_refused_once_and_the_others_go_on():

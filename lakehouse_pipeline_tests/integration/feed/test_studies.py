@@ -25,12 +25,12 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.indicators import (
     Study,
-    as_one_stretch,
     compute,
     macd,
     rsi,
 )
 from lakehouse_pipeline.market.ingested import deviations, final_values
+from lakehouse_pipeline.market.stretches import as_one_stretch
 from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline.settings import HistorySettings, Settings
 from lakehouse_pipeline.tradingview.frames import encode
@@ -259,6 +259,27 @@ def test_a_renewed_token_brings_the_studies_an_expired_one_was_refused(
     assert refused["payload"].str.contains("maximum number of studies").all()
     assert worker.status.sessions == 1
     assert worker.table("raw.quotes")["session_id"].n_unique() == 1
+
+
+def test_a_study_that_cannot_be_is_left_out_and_another_way_to_write_one_is_not(
+    market, settings_for, run, eventually
+):
+    indicators = {"rsi": {"length": 14.0}, "macd": {"fast": 26, "slow": 12}}
+
+    async def scenario():
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            settings = settings_for(server, SYMBOLS[:1]).model_copy(
+                update={"indicators": indicators}
+            )
+            async with run(settings) as worker:
+                await eventually(lambda: worker.quotes_committed > 5, timeout=30)
+                await eventually(lambda: lines_of(landed(worker)) == 2, timeout=30)
+            return worker
+
+    worker = asyncio.run(scenario())
+
+    assert set(landed(worker)["name"]) == {"rsi"}
+    assert set(landed(worker)["parameters"]) == {"length=14"}
 
 
 def test_without_a_token_no_study_is_asked_for(market, settings_for, run, eventually):
