@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ import structlog
 from pydantic import BaseModel, SecretStr
 
 from lakehouse_pipeline.errors import EnvironmentFault, SettingsError
-from lakehouse_pipeline.interrupts import Interrupts
+from lakehouse_pipeline.interrupts import HELD, Interrupts
 from lakehouse_pipeline.machine import Process
 from lakehouse_pipeline.settings import Settings
 
@@ -232,7 +233,13 @@ class Stack:
         prepare = self.start("prepare", python("lakehouse_pipeline.defs.lifecycle", "prepare"))
         # The owner waits for weeks, and what reads the lake takes 100 MB: elsewhere, and done with.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
-            apart.submit(prepare_tables, self.settings).result()
+            # It inherits that, so that a terminal's Ctrl-C reaches its owner only.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            try:
+                prepared = apart.submit(prepare_tables, self.settings)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            prepared.result()
         while prepare.exit_code is None:
             if self._interrupts.wait(0.1):
                 raise Interrupted

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +112,26 @@ def test_what_is_not_ready_in_time_is_said_with_what_ails_it_and_the_last_words(
         "Dagster was not ready within 0 s: daemon SENSOR. "
         f"The logs in {tmp_path / 'state' / 'logs'} end so: webserver: still thinking"
     )
+
+
+def test_a_terminals_interrupt_while_tables_are_prepared_ends_it_in_order(tmp_path):
+    (tmp_path / "exchanges.yaml").write_text("exchanges: {BINANCE: {symbols: [BTCUSDT]}}")
+    free = {"LAKEHOUSE_UI__PORT": "0", "LAKEHOUSE_GRPC__PORT": "0", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "lakehouse_pipeline.cli", "up"],
+        cwd=tmp_path,
+        env={**os.environ, **free, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as owner:
+        assert owner.stdout is not None
+        first = owner.stdout.readline()
+        while not select.select([owner.stdout], [], [], 0.05)[0]:  # whatever its children load now
+            os.killpg(owner.pid, signal.SIGINT)
+        said = owner.stdout.read()
+
+    assert first.startswith("Starting")
+    assert said == "Stopped before everything had started.\n"
+    assert owner.returncode == 0
