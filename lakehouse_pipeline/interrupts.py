@@ -77,13 +77,16 @@ class Interrupts:
 
 
 def make_above() -> int | None:
-    """Return the process number of the make that runs us, if one does."""
+    """Return the process number of the make that runs us and catches SIGINT, if one does.
+
+    One that a script has put into the background ignores SIGINT from the start.
+    """
     parent = os.getppid()
     try:
         name = Path(f"/proc/{parent}/comm").read_text("utf-8").strip()
     except OSError:  # no such folder on this system
         return None
-    return parent if name in MAKES else None
+    return parent if name in MAKES and not waits_after_interrupt(parent) else None
 
 
 def waits_after_interrupt(make: int) -> bool:

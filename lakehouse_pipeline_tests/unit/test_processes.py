@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -168,9 +169,7 @@ print("interrupted" if interrupts.received else "left alone", flush=True)
 @pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="there is no /proc here")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_stops_make_alone_stops_what_make_runs(number, tmp_path):
-    (tmp_path / "Makefile").write_text(MAKEFILE.format(python=sys.executable))
-    (tmp_path / "wait.py").write_text(WAIT)
-    make = subprocess.Popen(["make", "wait"], cwd=tmp_path, stdout=subprocess.PIPE)
+    make = run_make(tmp_path, ignore_interrupts=False)
     assert make.stdout is not None
     with make.stdout as output:
         assert output.readline() == b"waits\n"
@@ -179,3 +178,30 @@ def test_what_stops_make_alone_stops_what_make_runs(number, tmp_path):
 
         assert output.readline() == b"interrupted\n"
     assert make.wait() != 0
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_a_make_in_the_background_which_never_heard_interrupts_has_not_had_one(tmp_path):
+    make = run_make(tmp_path, ignore_interrupts=True)
+    assert make.stdout is not None
+    with make.stdout as output:
+        assert output.readline() == b"waits\n"
+        assert not select.select([output], [], [], 1.0)[0], output.readline()
+
+        make.send_signal(signal.SIGTERM)
+
+        assert output.readline() == b"interrupted\n"
+    assert make.wait() != 0
+
+
+def run_make(folder: Path, *, ignore_interrupts: bool) -> subprocess.Popen[bytes]:
+    """Run what waits for an interrupt; a script's ``&`` makes its commands ignore SIGINT."""
+    (folder / "Makefile").write_text(MAKEFILE.format(python=sys.executable))
+    (folder / "wait.py").write_text(WAIT)
+    before = signal.getsignal(signal.SIGINT)
+    if ignore_interrupts:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return subprocess.Popen(["make", "wait"], cwd=folder, stdout=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
