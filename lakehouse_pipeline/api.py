@@ -94,7 +94,7 @@ class Reader:
         start: Instant | None = None,
         end: Instant | None = None,
     ) -> pl.DataFrame:
-        """Return the ledger of what was not seen."""
+        """Return the ledger of what was not seen: every row that overlaps start to end, whole."""
         names = [views.resolve_symbol(symbol, self.symbols())] if symbol else None
         return read_gaps(self._lake, symbols=names, window=_window(start, end))
 

@@ -1,6 +1,6 @@
 """Stretches: the bars of one symbol between two breaks, and how long nothing had been missed.
 
-A break is a stored interval in which something was missed and that no official bar has filled.
+A break is a minute in which something was missed and that no official bar has filled.
 Breaks are found on stored bars, whose flags say which are filled, and hold for the bars of any
 longer step. What is computed within a stretch belongs to ``indicators``.
 """
@@ -33,7 +33,7 @@ def with_stretches(
     from which on nothing was missed up to the bar's end, at the earliest the symbol's first bar.
     With *to* the bars are rolled up to that step.
     """
-    return _assign(bars, _find_breaks(bars, gaps, step), step, to or step)
+    return _assign(bars, _find_breaks(bars, gaps), step, to or step)
 
 
 def as_one_stretch(
@@ -43,9 +43,9 @@ def as_one_stretch(
     return _assign(bars, pl.DataFrame(schema=BREAKS), step, to or step)
 
 
-def _find_breaks(bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta) -> pl.DataFrame:
-    """Return what was missed of each unfilled interval; of what is before the first bar, all."""
-    opens = pl.datetime_ranges(pl.col("start").dt.truncate(step), "end", step, closed="left")
+def _find_breaks(bars: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
+    """Return what was missed of each unfilled minute; of what is before the first bar, all."""
+    opens = pl.datetime_ranges(pl.col("start").dt.truncate("1m"), "end", MINUTE, closed="left")
     filled = bars.filter(pl.col("flags") & int(Flag.FILLED) > 0).select("symbol", "open_time")
     missed = (
         gaps.filter(pl.col("cause").is_in(sorted(UNSEEN)))
@@ -55,7 +55,7 @@ def _find_breaks(bars: pl.DataFrame, gaps: pl.DataFrame, step: timedelta) -> pl.
         .select(
             "symbol",
             start=pl.max_horizontal("start", "open_time"),
-            end=pl.min_horizontal("end", pl.col("open_time") + step),
+            end=pl.min_horizontal("end", pl.col("open_time") + MINUTE),
         )
     )
     unknown = bars.group_by("symbol").agg(start=pl.lit(EPOCH), end=pl.col("open_time").min())

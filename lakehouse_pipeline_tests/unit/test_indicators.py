@@ -217,6 +217,20 @@ def test_one_filled_minute_does_not_hide_that_the_others_of_its_bar_are_missing(
     assert with_stretches(seen, gaps)["stretch"].n_unique() == 2
 
 
+def test_seconds_start_again_at_the_second_in_which_a_gap_began() -> None:
+    second = timedelta(seconds=1)
+    bars = minute_bars([1.0] * 200).with_columns(
+        open_time=START + pl.int_range(200) * pl.lit(second)
+    )
+    gap = gaps_of((50 * second, 130 * second))
+    seen = bars.filter(~OPEN_TIME.is_between(START + 51 * second, START + 129 * second))
+
+    stretches = with_stretches(seen, gap, second)["stretch"].rle().struct.unnest()
+
+    # The bar of the 50th second opens as the gap begins.
+    assert stretches["len"].to_list() == [50, 1, 70]
+
+
 def test_what_is_filled_stays_filled_in_longer_bars() -> None:
     flags = pl.when(OPEN_TIME.is_between(START + 180 * MINUTE, START + 183 * MINUTE)).then(1)
     bars = minute_bars([1.0] * 480).with_columns(flags=flags.otherwise(0))
