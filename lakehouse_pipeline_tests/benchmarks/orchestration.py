@@ -215,12 +215,7 @@ def stack(folder: Path, seconds: float, say: Callable[[object], None]) -> list[L
     say(f"ticks took {[round(each, 1) for each in sorted(taken)]} s")
     return [
         Line("memory of a stack with three streams, median", median(watch.memory) / 1e9, 1.2, "GB"),
-        Line(
-            "the same at its most, with the runs of that moment",
-            max(watch.memory) / 1e9,
-            None,
-            "GB",
-        ),
+        Line("the same at its most, runs included", max(watch.memory) / 1e9, 1.2, "GB"),
         Line("processor of such a stack, ticks included", watch.share(), 0.3, "cores"),
         Line("a tick's run, start to end, median", median(taken), 12.0, "s"),
         Line("a tick from its request to its end, median", median(created), None, "s"),
