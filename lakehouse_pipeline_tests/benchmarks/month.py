@@ -299,7 +299,8 @@ def _planning(month: World, fresh: World) -> float:
     symbol = month.recorders[0].symbols[0]
 
     def plan(world: World) -> float:
-        with Lakehouse.open(world.settings) as lake:
+        # Not ``open``: that has read the table already, and its metadata is a part of planning.
+        with Lakehouse.inspect(world.settings) as lake:
             begun = time.process_time()
             lake.scan("market.bars_1s", window=day, symbols=[symbol])
             return time.process_time() - begun
