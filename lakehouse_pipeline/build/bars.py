@@ -15,41 +15,19 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
 from lakehouse_pipeline.market.counters import as_kinds, compensate, followed
-from lakehouse_pipeline.market.coverage import Mark, watermark
+from lakehouse_pipeline.market.coverage import watermark
 from lakehouse_pipeline.market.merge import merge
-from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow, ceil, floor
+from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, ceil, floor
 
 from .follow_on import follow_on
 from .freshness import note
-from .kinds import QUOTES, Kinds, fingerprint, judge, kinds_on
+from .inputs import COVERAGE, LATE_ARRIVAL, LOOK_BACK, Inputs, read_coverage
+from .kinds import Kinds, fingerprint, kinds_on
 from .result import BuildResult, write_slice
 
 BARS_1S = "market.bars_1s"
 BARS_1M = "market.bars_1m"
 HISTORY_1M = "market.history_1m"
-COVERAGE = "raw.coverage"
-
-# A day's first bars need the last price and counter before midnight. A quiet symbol may have said
-# nothing for minutes; an hour covers all but the deadest at a 24th of a day's reading.
-LOOK_BACK = HOUR
-# A row may be received, and so filed by coverage, this much after what it speaks of.
-LATE_ARRIVAL = timedelta(hours=1)
-# Leases end sessions within hours; a recording that is replayed may hold longer ones.
-LONGEST_SESSION = timedelta(days=7)
-
-
-def read_coverage(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.DataFrame:
-    """Return the coverage marks that can matter for *window*.
-
-    Marks are filed by their start. A session's alive marks go on from commit to commit, but the
-    symbols it subscribed to were named once, when it opened: those are looked up further back.
-    """
-    near = TimeWindow(window.start - timedelta(days=1), window.end + LATE_ARRIVAL)
-    far = TimeWindow(window.start - LONGEST_SESSION, near.start)
-    named = pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED, Mark.STALLED, Mark.REFUSED])
-    marks = lake.scan(COVERAGE, exchange=exchange, window=near)
-    earlier = lake.scan(COVERAGE, exchange=exchange, window=far).filter(named)
-    return pl.concat([earlier, marks]).collect()
 
 
 def current_watermark(lake: Lakehouse, exchange: str) -> datetime | None:
@@ -78,6 +56,7 @@ def build_1s(
     symbols: Sequence[str] | None = None,
     progress: Mapping[str, int] | None = None,
     kinds: Mapping[date, Kinds] | None = None,
+    inputs: Inputs | None = None,
 ) -> list[BuildResult]:
     """Rebuild the one-second bars of *window* that *watermark* has closed.
 
@@ -91,6 +70,7 @@ def build_1s(
             one knows what is new.
         kinds: of the counters on each day; judged from the day's quotes by default, which must
             then be a whole day's so far.
+        inputs: of the day, of a caller who reads them for other tables as well.
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
@@ -107,14 +87,15 @@ def build_1s(
 
         def compute(part: TimeWindow = part, day: date = day) -> pl.DataFrame:
             wide = TimeWindow(floor(part.start, DAY) - LOOK_BACK, part.end + LATE_ARRIVAL)
-            coverage = read_coverage(lake, exchange, wide)
             if kinds is not None and progress is not None:  # a tick: the seconds before are stored
+                coverage = read_coverage(lake, exchange, wide)
                 return follow_on(lake, exchange, part, wide, coverage, watermark, kinds[day])
-            quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
-            if kinds is None:
-                booked_as: Kinds = as_kinds(judge(lake, exchange, day, quotes=quotes))
-            else:
-                booked_as = kinds[day]
+            read = inputs or Inputs(lake, exchange, day, symbols=names)
+            booked_as = kinds[day] if kinds is not None else as_kinds(read.verdicts())
+            quotes = read.quotes()
+            if wide.end < read.wide.end:  # a running day
+                quotes = quotes.filter(pl.col("event_time") < wide.end)
+            coverage = read.coverage(wide)
             return build_bars_1s(quotes, coverage, part, watermark, kinds=booked_as)
 
         _, result = write_slice(

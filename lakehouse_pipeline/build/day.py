@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.indicators import Study
@@ -13,6 +13,7 @@ from lakehouse_pipeline.settings import Settings
 from .bars import build_1m, build_1s, current_watermark
 from .gaps import build_gaps
 from .indicators import build_indicators
+from .inputs import Inputs
 from .reconciliation import REACH, build_reconciliation
 from .result import BuildResult
 from .symbols import build_symbols
@@ -36,8 +37,7 @@ def build_day(
         return []
     window = TimeWindow.of_day(day)
     results = [
-        build_symbols(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
-        *build_1s(lake, exchange, window, watermark=seen_up_to, symbols=symbols),
+        *_from_quotes(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
         *build_1m(
             lake,
             exchange,
@@ -46,13 +46,30 @@ def build_day(
             symbols=symbols,
             seconds_end=seen_up_to,
         ),
-        build_gaps(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
         build_indicators(lake, exchange, day, studies, watermark=seen_up_to, symbols=symbols),
         build_reconciliation(
             lake, exchange, day, watermark=seen_up_to, reach=reach, symbols=symbols
         ),
     ]
     return [result for result in results if result is not None]
+
+
+def _from_quotes(
+    lake: Lakehouse,
+    exchange: str,
+    day: date,
+    *,
+    watermark: datetime,
+    symbols: Sequence[str] | None,
+) -> list[BuildResult]:
+    """Rebuild the tables that are made of quotes, which are read once and then let go."""
+    inputs = Inputs(lake, exchange, day, symbols=symbols)
+    window = TimeWindow.of_day(day)
+    return [
+        build_symbols(lake, exchange, day, watermark=watermark, symbols=symbols, inputs=inputs),
+        *build_1s(lake, exchange, window, watermark=watermark, symbols=symbols, inputs=inputs),
+        build_gaps(lake, exchange, day, watermark=watermark, symbols=symbols, inputs=inputs),
+    ]
 
 
 def build_exchange_day(

@@ -17,9 +17,8 @@ from lakehouse_pipeline.market.gaps import BLIND, find_gaps, with_pauses
 from lakehouse_pipeline.market.silences import find_silences
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 
-from .bars import COVERAGE, LATE_ARRIVAL, LOOK_BACK
 from .freshness import note
-from .kinds import QUOTES, judge
+from .inputs import COVERAGE, Inputs
 from .result import BuildResult, write_slice
 
 GAPS = "market.gaps"
@@ -32,6 +31,7 @@ def build_gaps(
     *,
     watermark: datetime,
     symbols: Sequence[str] | None = None,
+    inputs: Inputs | None = None,
 ) -> BuildResult:
     """Rebuild the ledger of *day* as far as *watermark* lets it be judged.
 
@@ -43,10 +43,8 @@ def build_gaps(
     window = TimeWindow.of_day(day)
 
     def compute() -> pl.DataFrame:
-        wide = TimeWindow(window.start - LOOK_BACK, window.end + LATE_ARRIVAL)
-        quotes = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).collect()
-        coverage = lake.scan(COVERAGE, exchange=exchange).collect()
-        kinds = as_kinds(judge(lake, exchange, day, quotes=quotes))
+        read = inputs or Inputs(lake, exchange, day, symbols=names)
+        quotes, coverage, kinds = read.quotes(), read.coverage(), as_kinds(read.verdicts())
         ledger = pl.concat(
             [
                 find_gaps(quotes, coverage, window, watermark, kinds=kinds),

@@ -28,8 +28,9 @@ from lakehouse_pipeline.market.schemas import FETCHES
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 from lakehouse_pipeline.settings import Settings
 
-from .bars import COVERAGE, HISTORY_1M
+from .bars import HISTORY_1M
 from .gaps import GAPS
+from .inputs import COVERAGE
 from .kinds import kinds_on
 from .result import write_slice
 

@@ -19,15 +19,9 @@ from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import canonical, observes_price
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor
 
-from .bars import (
-    BARS_1M,
-    BARS_1S,
-    LATE_ARRIVAL,
-    LOOK_BACK,
-    current_watermark,
-    read_coverage,
-)
+from .bars import BARS_1M, BARS_1S, current_watermark
 from .gaps import GAPS
+from .inputs import LATE_ARRIVAL, LOOK_BACK, read_coverage
 from .kinds import QUOTES, judge
 
 

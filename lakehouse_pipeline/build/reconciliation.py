@@ -15,10 +15,11 @@ from lakehouse_pipeline.market.repair import Status
 from lakehouse_pipeline.market.windows import DAY, TimeWindow
 from lakehouse_pipeline.settings import HistorySettings
 
-from .bars import BARS_1M, HISTORY_1M, read_coverage
+from .bars import BARS_1M, HISTORY_1M
 from .freshness import note
 from .gaps import GAPS
 from .history import FETCHED
+from .inputs import read_coverage
 from .proof import Proof
 from .result import BuildResult, write_slice
 

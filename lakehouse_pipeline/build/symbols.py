@@ -9,13 +9,12 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
-from lakehouse_pipeline.market.counters import COUNTER_COLUMNS
 from lakehouse_pipeline.market.symbols import describe_symbols
 from lakehouse_pipeline.market.windows import TimeWindow
 
-from .bars import LATE_ARRIVAL, LOOK_BACK, read_coverage
 from .freshness import note
-from .kinds import QUOTES, SYMBOLS, judge
+from .inputs import Inputs
+from .kinds import SYMBOLS
 from .result import BuildResult, write_slice
 
 FIRST_LOOK = timedelta(seconds=30)
@@ -28,22 +27,16 @@ def build_symbols(
     *,
     watermark: datetime,
     symbols: Sequence[str] | None = None,
+    inputs: Inputs | None = None,
 ) -> BuildResult:
     """Rebuild what is said of the symbols on *day*, as far as it was received."""
     names = tuple(symbols) if symbols is not None else None
     window = TimeWindow.of_day(day)
 
     def compute() -> pl.DataFrame:
-        wide = TimeWindow(window.start - LOOK_BACK, window.end + LATE_ARRIVAL)
-        quotes = (
-            lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names)
-            .select(*COUNTER_COLUMNS, "update_mode")
-            .collect()
-        )
-        verdicts = judge(lake, exchange, day, quotes=quotes)
-        rows = describe_symbols(
-            quotes, read_coverage(lake, exchange, wide), verdicts, window, watermark
-        )
+        read = inputs or Inputs(lake, exchange, day, symbols=names)
+        verdicts, coverage = read.verdicts(), read.coverage(read.wide)
+        rows = describe_symbols(read.quotes(), coverage, verdicts, window, watermark)
         return rows if names is None else rows.filter(pl.col("symbol").is_in(names))
 
     is_running = window.start <= watermark < window.end and names is None

@@ -16,16 +16,8 @@ from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.coverage import LATENESS, Mark
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor, union
 
-from .bars import (
-    BARS_1M,
-    BARS_1S,
-    COVERAGE,
-    HISTORY_1M,
-    LATE_ARRIVAL,
-    build_1m,
-    build_1s,
-    built_seconds,
-)
+from .bars import BARS_1M, BARS_1S, HISTORY_1M, build_1m, build_1s, built_seconds
+from .inputs import COVERAGE, LATE_ARRIVAL
 from .kinds import QUOTES, fingerprint, kinds_on, stored_kinds
 from .result import BuildResult
 from .symbols import refresh_symbols

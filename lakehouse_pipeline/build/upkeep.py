@@ -24,7 +24,8 @@ from lakehouse_pipeline.lake.maintenance import (
 from lakehouse_pipeline.lake.slices import Selection
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 
-from .bars import BARS_1M, BARS_1S, COVERAGE
+from .bars import BARS_1M, BARS_1S
+from .inputs import COVERAGE
 from .kinds import QUOTES
 
 log = structlog.get_logger()

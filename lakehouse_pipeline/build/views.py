@@ -21,8 +21,9 @@ from lakehouse_pipeline.market.indicators import (
 from lakehouse_pipeline.market.stretches import SEEN_SINCE, STRETCH, with_stretches
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
-from .bars import BARS_1M, BARS_1S, COVERAGE
+from .bars import BARS_1M, BARS_1S
 from .gaps import read_unseen
+from .inputs import COVERAGE
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}

@@ -128,9 +128,11 @@ def _delayed(
     rows: pl.DataFrame, seen: Mapping[str, list[TimeWindow]]
 ) -> dict[str, list[TimeWindow]]:
     """Return where each symbol's updates said that they were delayed, in received time."""
-    mode = pl.col("update_mode").str.starts_with("delayed").fill_null(value=False)
+    delayed = rows["update_mode"].str.starts_with("delayed").fill_null(value=False)
+    if not delayed.any():
+        return {}
     changes = (
-        rows.select(*RECEIVED, delayed=mode)
+        rows.select(*RECEIVED, delayed=delayed)
         .sort(RECEIVED)
         .filter(
             (pl.col("delayed") != pl.col("delayed").shift()).over("symbol").fill_null(value=True)

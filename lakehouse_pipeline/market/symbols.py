@@ -91,13 +91,19 @@ def _begun(quotes: pl.DataFrame, coverage: pl.DataFrame, day: TimeWindow) -> pl.
 def _modes(quotes: pl.DataFrame) -> pl.DataFrame:
     """Return when each symbol's update mode became another."""
     mode = pl.col("update_mode")
+    told = quotes.select(*RECEIVED, mode).drop_nulls("update_mode")
+    first = told.group_by("symbol").agg(
+        mode.first(), at=pl.col("received_at").min(), varies=(mode != mode.first()).any()
+    )
+    # Whose mode was always the same, as nearly everyone's, need not be put in order.
+    varying = told.filter(pl.col("symbol").is_in(first.filter("varies")["symbol"].to_list()))
     changed = (mode != mode.shift()).over("symbol").fill_null(value=True)
-    return (
-        quotes.select(*RECEIVED, "update_mode")
-        .drop_nulls("update_mode")
-        .sort(RECEIVED)
-        .filter(changed)
-        .select("symbol", "update_mode", at="received_at")
+    return pl.concat(
+        [
+            first.filter(~pl.col("varies")).drop("varies"),
+            varying.sort(RECEIVED).filter(changed).select("symbol", mode, at="received_at"),
+        ],
+        how="diagonal",
     )
 
 

@@ -1,0 +1,99 @@
+"""What a build of an exchange and day reads of quotes and coverage: which rows, and each once.
+
+How far before and after a day its tables look is decided here, so that all look at the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+
+import polars as pl
+
+from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.market.coverage import Mark
+from lakehouse_pipeline.market.windows import HOUR, TimeWindow
+
+from .kinds import QUOTES, judge
+
+COVERAGE = "raw.coverage"
+
+# A day's first bars need the last price and counter before midnight. A quiet symbol may have said
+# nothing for minutes; an hour covers all but the deadest at a 24th of a day's reading.
+LOOK_BACK = HOUR
+# A row may be received, and so filed by coverage, this much after what it speaks of.
+LATE_ARRIVAL = timedelta(hours=1)
+# Leases end sessions within hours; a recording that is replayed may hold longer ones.
+LONGEST_SESSION = timedelta(days=7)
+
+
+# What is made of quotes uses these; the others are for who reads quotes themselves.
+COLUMNS = [
+    *("exchange", "symbol", "event_time", "received_at", "kind", "changed"),
+    *("last_price", "last_time", "cumulative_volume", "bid", "ask", "update_mode"),
+    *("session_id", "writer_id", "sequence"),
+]
+
+
+class Inputs:
+    """The quotes of a day, their verdicts and the coverage, for all that is built of them.
+
+    What was read is given again as long as its table has no newer commit: a build that lost a
+    race and computes again sees what is there now, as if nothing had been kept.
+    """
+
+    def __init__(
+        self, lake: Lakehouse, exchange: str, day: date, *, symbols: Sequence[str] | None = None
+    ) -> None:
+        self._lake, self._exchange, self._day = lake, exchange, day
+        self._symbols = None if symbols is None else tuple(symbols)
+        window = TimeWindow.of_day(day)
+        self.wide = TimeWindow(window.start - LOOK_BACK, window.end + LATE_ARRIVAL)
+        self._kept: dict[str, tuple[int, pl.DataFrame]] = {}
+
+    def quotes(self) -> pl.DataFrame:
+        """Return the quotes of ``wide``, the COLUMNS alone."""
+        return self._once("quotes", QUOTES, self._read_quotes)
+
+    def verdicts(self) -> pl.DataFrame:
+        """Return what the counters are; see ``kinds.judge``."""
+        return self._once("verdicts", QUOTES, self._judge)
+
+    def coverage(self, window: TimeWindow | None = None) -> pl.DataFrame:
+        """Return the marks that can matter for *window*, or all there are."""
+        return self._once(f"coverage {window}", COVERAGE, lambda: self._read_coverage(window))
+
+    def _once(self, name: str, table: str, read: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+        head = self._lake.head(table)
+        known = self._kept.get(name)
+        if known is None or known[0] != head:
+            known = self._kept[name] = head, read()
+        return known[1]
+
+    def _read_quotes(self) -> pl.DataFrame:
+        rows = self._lake.scan(
+            QUOTES, exchange=self._exchange, window=self.wide, symbols=self._symbols
+        )
+        return rows.select(COLUMNS).collect()
+
+    def _judge(self) -> pl.DataFrame:
+        return judge(self._lake, self._exchange, self._day, quotes=self.quotes())
+
+    def _read_coverage(self, window: TimeWindow | None) -> pl.DataFrame:
+        if window is None:
+            return self._lake.scan(COVERAGE, exchange=self._exchange).collect()
+        return read_coverage(self._lake, self._exchange, window)
+
+
+def read_coverage(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.DataFrame:
+    """Return the coverage marks that can matter for *window*.
+
+    Marks are filed by their start. A session's alive marks go on from commit to commit, but the
+    symbols it subscribed to were named once, when it opened: those are looked up further back.
+    """
+    near = TimeWindow(window.start - timedelta(days=1), window.end + LATE_ARRIVAL)
+    far = TimeWindow(window.start - LONGEST_SESSION, near.start)
+    named = pl.col("kind").is_in([Mark.SUBSCRIBED, Mark.UNSUBSCRIBED, Mark.STALLED, Mark.REFUSED])
+    marks = lake.scan(COVERAGE, exchange=exchange, window=near)
+    earlier = lake.scan(COVERAGE, exchange=exchange, window=far).filter(named)
+    return pl.concat([earlier, marks]).collect()
