@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pyarrow as pa
@@ -30,6 +31,7 @@ from pyiceberg.typedef import Record
 from .tables import TableSpec
 
 MICROSECONDS_AN_HOUR = 3_600_000_000
+THREADS = 4
 
 
 def conform(frame: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
@@ -64,14 +66,18 @@ def write_files(
     parts = rows.group_by(names, maintain_order=True).len().rows()
     writer = _Writer(table, spec_id)
     whole = writer.to_arrow(rows)
-    files, offset = [], 0
+    pieces: list[tuple[pa.Table, tuple[object, ...]]] = []
+    offset = 0
     for *values, length in parts:
-        pieces = 1 if max_rows is None else -(-length // max_rows)
-        edges = [offset + length * piece // pieces for piece in range(pieces + 1)]
+        count = 1 if max_rows is None else -(-length // max_rows)
+        edges = [offset + length * piece // count for piece in range(count + 1)]
         for start, end in itertools.pairwise(edges):
-            files.append(writer.write(whole.slice(start, end - start), values))
+            pieces.append((whole.slice(start, end - start), tuple(values)))
         offset += length
-    return files
+    if len(pieces) == 1:
+        return [writer.write(*pieces[0])]
+    with ThreadPoolExecutor(THREADS) as threads:  # some compress while others wait for the disk
+        return list(threads.map(writer.write, *zip(*pieces, strict=True)))
 
 
 def _partition_value(field: PartitionField, schema: Schema) -> pl.Expr:
@@ -95,6 +101,8 @@ class _Writer:
         self._arrow = self._schema.as_arrow()
         self._statistics = compute_statistics_plan(self._schema, self._properties)
         self._columns = parquet_path_to_id_mapping(self._schema)
+        # Numbers hardly repeat: a dictionary of them makes a day of bars slower and larger.
+        self._texts = [field.name for field in self._arrow if pa.types.is_large_string(field.type)]
 
     def to_arrow(self, rows: pl.DataFrame) -> pa.Table:
         # The cast brings field IDs, and refuses a null in a required column.
@@ -110,6 +118,7 @@ class _Writer:
             writer = pq.ParquetWriter(
                 stream,
                 self._arrow,
+                use_dictionary=self._texts,
                 compression=self._properties["write.parquet.compression-codec"],
                 compression_level=int(self._properties["write.parquet.compression-level"]),
             )

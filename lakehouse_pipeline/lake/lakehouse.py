@@ -274,7 +274,7 @@ class Lakehouse:
         """
         spec, loaded = _spec(table), self.load(table)
         inside = slice.selection.rows(spec.time_column)
-        if frame.filter(inside).height < frame.height:
+        if not frame.select(inside.fill_null(value=False).all()).item():
             raise ValueError(f"the frame holds rows outside {slice}")
         with typed_errors(f"overwriting a slice of {table}"):
             head = loaded.current_snapshot()

@@ -22,6 +22,9 @@ import polars as pl
 from lakehouse_pipeline.market.arrays import (
     SECOND_US,
     Ints,
+    changes,
+    codes,
+    floats,
     microsecond,
     microseconds,
     text_changes,
@@ -165,14 +168,16 @@ def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
     Pass the bars of whole intervals. ``covered_seconds`` is the sum over the bars there are;
     ``with_coverage`` states it for the whole interval.
     """
-    weight = pl.col("observed_seconds").filter(pl.col("spread").is_not_null())
     count = pl.col("^.*_updates$", "observed_seconds")
+    rows = bars.sort("symbol", "open_time").with_columns(pl.col("open_time").dt.truncate(step))
+    begins = changes(codes(rows["symbol"]), microseconds(rows["open_time"]))
+    number = np.cumsum(begins) - 1
+    interval = pl.Series("interval", number).set_sorted()  # so that its rows are not hashed
     return (
-        bars.lazy()
-        .sort("symbol", "open_time")
-        .with_columns(pl.col("open_time").dt.truncate(step))
-        .group_by("exchange", "symbol", "open_time", maintain_order=True)
+        rows.lazy()
+        .group_by(interval, maintain_order=True)
         .agg(
+            pl.col("exchange", "symbol", "open_time").first(),
             pl.col("open", "prev_close", "counter_start").first(),
             pl.col("close", "counter_end", "bid", "ask").last(),
             pl.col("high").max(),
@@ -180,9 +185,6 @@ def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
             exact_sum("volume").alias("volume"),
             _joint_basis().alias("volume_basis"),
             count.sum(),
-            ((pl.col("spread") * pl.col("observed_seconds")).sum() / weight.sum())
-            .fill_nan(None)
-            .alias("spread"),
             pl.col("covered_seconds").sum(),
             pl.when((pl.col("state") == State.FINAL).all())
             .then(pl.lit(State.FINAL.value))
@@ -194,10 +196,21 @@ def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
             .alias("source"),
             pl.col("flags").bitwise_or(),
         )
+        .with_columns(spread=_mean_spread(rows, number))
         .select(BARS.names())
         .cast(dict(BARS))  # type: ignore[arg-type]  # a schema is a mapping of types
         .collect()
     )
+
+
+def _mean_spread(rows: pl.DataFrame, interval: Ints) -> pl.Series:
+    """Return the mean spread of each interval over its observed seconds, added up in order."""
+    spread = floats(rows["spread"])
+    weight = np.where(np.isnan(spread), 0, rows["observed_seconds"].to_numpy())
+    total = np.bincount(interval, np.where(weight > 0, spread * weight, 0.0))
+    seconds = np.bincount(interval, weight)
+    mean = np.divide(total, seconds, out=np.full(total.size, np.nan), where=seconds > 0)
+    return pl.Series(mean).fill_nan(None)
 
 
 def with_coverage(bars: pl.DataFrame, coverage: pl.DataFrame, step: timedelta) -> pl.DataFrame:

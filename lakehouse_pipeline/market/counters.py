@@ -17,12 +17,12 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from lakehouse_pipeline.market.arrays import DAY_US, SECOND_US, Bools, Ints, bools, codes
+from lakehouse_pipeline.market.arrays import DAY_US, SECOND_US, Bools, Ints, bools, changes, codes
 from lakehouse_pipeline.market.arrays import microseconds as us
 from lakehouse_pipeline.market.bars import with_coverage
 from lakehouse_pipeline.market.decimals import lots_per_unit
 from lakehouse_pipeline.market.quality import Flag
-from lakehouse_pipeline.market.quotes import RECEIVED, Kind, canonical, observes_counter
+from lakehouse_pipeline.market.quotes import RECEIVED, Kind, canonical, numbered, showing_counter
 from lakehouse_pipeline.market.schemas import BARS
 from lakehouse_pipeline.market.volume import LARGEST, Basis, CounterKind
 from lakehouse_pipeline.market.windows import DAY, MINUTE
@@ -54,13 +54,7 @@ def detect_kinds(quotes: pl.DataFrame) -> pl.DataFrame:
     *quotes*: best a day around a UTC midnight; a few busy minutes tell a rolling window. Kind
     ``unknown`` means that too little was seen, or that it fits none.
     """
-    rows = canonical(quotes.select(COUNTER_COLUMNS)).filter(
-        observes_counter(), pl.col("cumulative_volume").is_between(0, LARGEST)
-    )
-    # A trade that is delivered late shows the counter of its own time, which is no fall.
-    newest = pl.col("last_time").cum_max().over("symbol", "session_id")
-    in_time = pl.col("last_time").is_null() | (pl.col("last_time") >= newest)
-    tally = _tally(rows.sort(RECEIVED).filter(in_time))
+    tally = _tally(_in_time(_showing(canonical(quotes.select(COUNTER_COLUMNS)))))
     steps, falls, resets = pl.col("steps"), pl.col("falls"), pl.col("resets")
     at_boundary, midnights = pl.col("at_boundary"), pl.col("midnights")
     falls_often = (falls >= _FALLS) & (falls * 20 > steps)
@@ -98,6 +92,28 @@ def detect_kinds(quotes: pl.DataFrame) -> pl.DataFrame:
         .select(VERDICTS.names())
         .cast(dict(VERDICTS))  # type: ignore[arg-type]  # a schema is a mapping of types
     )
+
+
+def _showing(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the *rows* that show a counter's value that can be."""
+    value = rows["cumulative_volume"]
+    shown = pl.Series(showing_counter(rows["changed"], numbered(rows["kind"])))
+    return rows.filter(shown & value.is_between(0, LARGEST))
+
+
+def _in_time(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return *rows* in order of receipt, without what was delivered late.
+
+    A trade that comes after a later one shows the counter of its own time, which is no fall.
+    """
+    same = ~changes(codes(rows["symbol"]))[1:]
+    if not rows["last_time"].has_nulls():
+        traded, received = us(rows["last_time"]), us(rows["received_at"])
+        if (np.diff(traded)[same] >= 0).all() and (np.diff(received)[same] > 0).all():
+            return rows
+    newest = pl.col("last_time").cum_max().over("symbol", "session_id")
+    in_time = pl.col("last_time").is_null() | (pl.col("last_time") >= newest)
+    return rows.sort(RECEIVED).filter(in_time)
 
 
 def _tally(rows: pl.DataFrame) -> pl.DataFrame:

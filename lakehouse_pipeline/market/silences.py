@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
 import polars as pl
 
+from lakehouse_pipeline.market.arrays import changes, codes, microseconds
 from lakehouse_pipeline.market.causes import Cause
 from lakehouse_pipeline.market.coverage import covered_windows
 from lakehouse_pipeline.market.gaps import gap_id
@@ -28,6 +30,7 @@ from lakehouse_pipeline.market.windows import (
 )
 
 LONG = timedelta(minutes=5)  # a silence worth a row
+LONG_US = LONG // LONG.resolution
 SEVERAL = 3  # symbols that must all be silent before it is the venue
 
 
@@ -96,17 +99,19 @@ def _without_trade(
     rows: pl.DataFrame, seen: Mapping[str, list[TimeWindow]]
 ) -> dict[str, list[TimeWindow]]:
     """Return where each symbol was seen for long without a trade, in event time."""
-    trades = rows.filter(observes_price()).select("symbol", start="event_time")
-    held = trades.with_columns(end=pl.col("start").shift(-1).over("symbol"))
+    traded = np.flatnonzero(rows.select(observes_price()).to_series().to_numpy())
+    symbols, happened = codes(rows["symbol"])[traded], microseconds(rows["event_time"])[traded]
     # Trades close together are one busy stretch: only long silences need to be looked at.
-    edges = held.filter((pl.col("end") - pl.col("start") >= LONG) | pl.col("end").is_null())
-    first = trades.group_by("symbol").agg(pl.col("start").min())
+    begins = np.flatnonzero(changes(symbols) | (np.diff(happened, prepend=0) >= LONG_US))
+    ends = np.append(begins[1:], traded.size)[: begins.size] - 1
     busy: defaultdict[str, list[TimeWindow]] = defaultdict(list)
-    for symbol, begin in first.iter_rows():
-        start = begin
-        for _, last, following in edges.filter(symbol=symbol).iter_rows():
-            busy[symbol].append(TimeWindow(start, last + SECOND))
-            start = following
+    for symbol, first, last in zip(
+        rows["symbol"].gather(traded[begins]),
+        rows["event_time"].gather(traded[begins]),
+        rows["event_time"].gather(traded[ends]),
+        strict=True,
+    ):
+        busy[symbol].append(TimeWindow(first, last + SECOND))
     return {
         symbol: [w for w in subtract(windows, busy[symbol]) if w.length >= LONG]
         for symbol, windows in seen.items()

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import polars as pl
 
-from lakehouse_pipeline.build.bars import BARS_1M, COVERAGE, current_watermark
+from lakehouse_pipeline.build.bars import BARS_1M, current_watermark
 from lakehouse_pipeline.build.indicators import INDICATORS
+from lakehouse_pipeline.build.inputs import COVERAGE
 from lakehouse_pipeline.build.views import read_with_studies
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus
 from lakehouse_pipeline.ingest.supervision import is_alive, newest_of, workers
