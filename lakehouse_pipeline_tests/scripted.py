@@ -6,11 +6,13 @@ meaning of a bar in plain Python and decimals: what the fast kernel is compared 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -161,6 +163,11 @@ def slow_bars(
             for row in sorted(rows, key=_happened)
             if row["kind"] in ("price", "volume", "time") and row["last_price"] is not None
         ]
+        restored = [
+            row
+            for row in sorted(rows, key=_happened)
+            if row["kind"] == "restore" and row["last_price"] is not None
+        ]
         intervals = defaultdict(list)
         for row in observed:
             intervals[floor(row["event_time"], step)].append(row)
@@ -168,13 +175,14 @@ def slow_bars(
             if opens < within.start or opens + step > min(within.end, watermark):
                 continue
             first_second = floor(inside[0]["event_time"], SECOND)
-            known = [
-                row
-                for row in sorted(rows, key=_happened)
-                if row["kind"] != "quote"
-                and row["last_price"] is not None
-                and row["event_time"] < first_second
-            ]
+            known = sorted(
+                (
+                    of_kind[bisect_left(of_kind, first_second, key=itemgetter("event_time")) - 1]
+                    for of_kind in (observed, restored)
+                    if of_kind and of_kind[0]["event_time"] < first_second
+                ),
+                key=_came,
+            )
             volumes = [booked[row["sequence"]] for row in inside]
             prices = [row["last_price"] for row in inside]
             seconds = {floor(row["event_time"], SECOND) for row in inside}
@@ -203,6 +211,10 @@ def slow_bars(
                 }
             )
     return bars
+
+
+def _came(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["received_at"], row["writer_id"], row["sequence"]
 
 
 def _happened(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -243,14 +255,12 @@ def _slow_volume(
             days[floor(row["last_time"] or row["received_at"], DAY)].append(row)
     for day, of_day in days.items():
         level, level_run = None, None
+        before = [row["received_at"] for other in days if other < day for row in days[other]]
         for row in sorted(of_day, key=lambda r: (r["received_at"], r["writer_id"], r["sequence"])):
             run = sum(start <= row["received_at"] for start, _ in runs) - 1
             anchored = run >= 0 and runs[run][0] <= day and day >= since
             anchored = anchored or any(
-                floor(other["last_time"] or other["received_at"], DAY) < day
-                and runs[run][0] <= other["received_at"] < row["received_at"]
-                for other in rows
-                if other["kind"] != "quote"
+                runs[run][0] <= received < row["received_at"] for received in before
             )
             booked[row["sequence"]] = None if level is None and not anchored else Decimal(0)
             shown = "cumulative_volume" in row["changed"] or row["kind"] == "restore"

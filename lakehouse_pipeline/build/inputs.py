@@ -31,7 +31,7 @@ LONGEST_SESSION = timedelta(days=7)
 COLUMNS = [
     *("exchange", "symbol", "event_time", "received_at", "kind", "changed"),
     *("last_price", "last_time", "cumulative_volume", "bid", "ask", "update_mode"),
-    *("session_id", "writer_id", "sequence"),
+    *("day_open_time", "session_id", "writer_id", "sequence"),
 ]
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from lakehouse_pipeline.market.coverage import runs
 from lakehouse_pipeline.market.decimals import exact_total, from_lots
 from lakehouse_pipeline.market.lines import select_line
-from lakehouse_pipeline.market.quotes import RECEIVED, Kind
+from lakehouse_pipeline.market.quotes import RECEIVED, Kind, counter_time
 from lakehouse_pipeline.market.volume import Updates, book
 from lakehouse_pipeline.market.windows import TimeWindow
 
@@ -23,12 +23,13 @@ VolumeOn = tuple[float | None, float | None, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the counter rose by over one hole, on the counter day of ``trade``.
+    """What the counter rose by over one hole, on the counter day of ``at``.
 
     *start* is zero where the counter began anew inside the hole.
     """
 
-    trade: datetime
+    at: datetime
+    trade: datetime | None
     missed: float
     start: float
     end: float
@@ -52,13 +53,13 @@ class Crossing:
         a reset follows has no figure; after the last trade there was nothing to miss.
         """
         first = hole.start.date()
-        mine = [step for step in self.steps if max(step.trade.date(), first) == day]
-        if not mine and self.steps and day > max(step.trade.date() for step in self.steps):
+        mine = [step for step in self.steps if max(step.at.date(), first) == day]
+        if not mine and self.steps and day > max(step.at.date() for step in self.steps):
             return 0.0, None, None
         if not mine:
             return None, self.before if day == first else None, None
         missed = exact_total([step.missed for step in mine])
-        levels = [step for step in mine if step.trade.date() == day]  # of this day's counter
+        levels = [step for step in mine if step.at.date() == day]  # of this day's counter
         return missed, *((levels[0].start, levels[-1].end) if levels else (None, None))
 
     @property
@@ -85,7 +86,7 @@ class Crossings:
         rows = select_line(quotes, coverage).filter(pl.col("kind") != Kind.QUOTE)
         seen = runs(coverage)
         booking = book(Updates.among(rows), seen, since=since)
-        booked = rows.select(*RECEIVED, "last_time").with_columns(
+        booked = rows.select(*RECEIVED, "last_time", counter_time()).with_columns(
             before=pl.Series(booking.before).fill_nan(None),
             after=pl.Series(booking.after).fill_nan(None),
             missed=pl.Series(from_lots(booking.missed, booking.decimals)),
@@ -114,9 +115,9 @@ class Crossings:
             pl.col("closes_gap"),
             received >= far_side,
             True if beyond is None else received < beyond,
-        ).select("last_time", "received_at", "missed", "before", "after")
+        ).select("counter_time", "last_time", "missed", "before", "after")
         steps = (
-            Step(trade or seen, missed, start or 0.0, end)
-            for trade, seen, missed, start, end in closing.iter_rows()
+            Step(at, trade, missed, start or 0.0, end)
+            for at, trade, missed, start, end in closing.iter_rows()
         )
         return Crossing(before, before_trade, tuple(steps))

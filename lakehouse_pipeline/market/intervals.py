@@ -81,6 +81,7 @@ class Trades:
                 symbol,
                 happened_then,
                 price,
+                updates.received[observed],
                 updates.symbols[restored],
                 happened[restored],
                 prices[restored],
@@ -90,11 +91,18 @@ class Trades:
 
 
 def _previous(
-    symbol: Ints, happened: Ints, price: Floats, of: Ints, at: Ints, restored: Floats
+    symbol: Ints,
+    happened: Ints,
+    price: Floats,
+    received: Ints,
+    of: Ints,
+    at: Ints,
+    restored: Floats,
 ) -> Floats:
     """Return for each observation the last price known before its second.
 
-    *of*, *at* and *restored* are symbol, time and price of the restored states, in order.
+    *of*, *at* and *restored* are symbol, time and price of the restored states, in order. A trade
+    received after a state is newer, though its whole second may begin before it.
     """
     previous = np.roll(price, 1)
     previous[changes(symbol)] = np.nan
@@ -105,7 +113,9 @@ def _previous(
     following = np.searchsorted(symbol * span + happened - origin, of * span + at - origin)
     target = np.minimum(following, symbol.size - 1)
     second = happened[target] - happened[target] % SECOND_US
-    fits = (following < symbol.size) & (symbol[target] == of) & (at < second)
+    before = np.maximum(target - 1, 0)
+    newer = (target > 0) & (symbol[before] == of) & (received[before] >= at)
+    fits = (following < symbol.size) & (symbol[target] == of) & (at < second) & ~newer
     previous[target[fits]] = restored[fits]  # of several, the latest stays
     return previous
 
@@ -152,7 +162,7 @@ class Seconds:
         starts = np.flatnonzero(changes(trades.symbol, trades.second))
         symbol, second = trades.symbol[starts], trades.second[starts]
         rows = trades.updates.rows
-        quotes, last = _beside(trades.updates, trades.at[starts])
+        quotes, last = _beside(trades.updates, trades.at[_ends(starts, trades.at.size)])
         bid, ask = floats(rows["bid"])[last], floats(rows["ask"])[last]
         known = _any(trades.booking.known[trades.among_updates], starts)
         flags = _joined(trades.flags, starts)
@@ -188,7 +198,11 @@ class Seconds:
 
 
 def _beside(updates: Updates, observed: Ints) -> tuple[Ints, Ints]:
-    """Return for each row at *observed* the quote-only updates and the last row of its second."""
+    """Return the quote-only updates and the newest row of each second.
+
+    *observed* are the last observations of these seconds. Quotes stand after them in their second
+    whenever they were received, so the newest row is the later received of two.
+    """
     second = microseconds(updates.rows["event_time"]) // SECOND_US
     begins = changes(updates.symbols, second)
     starts = np.flatnonzero(begins)
@@ -196,7 +210,9 @@ def _beside(updates: Updates, observed: Ints) -> tuple[Ints, Ints]:
     first, last = starts[number], _ends(starts, second.size)[number]
     is_quote = updates.kinds == NUMBERS[Kind.QUOTE]
     quotes = np.cumsum(is_quote.astype(np.int64))
-    return quotes[last] - quotes[first] + is_quote[first], last
+    received = microseconds(updates.rows["received_at"])
+    newest = np.where(received[observed] > received[last], observed, last)
+    return quotes[last] - quotes[first] + is_quote[first], newest
 
 
 def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:

@@ -25,12 +25,17 @@ import polars as pl
 
 from lakehouse_pipeline.market.coverage import Mark
 from lakehouse_pipeline.market.lines import select_line
-from lakehouse_pipeline.market.quotes import RECEIVED, observes_counter, observes_price
+from lakehouse_pipeline.market.quotes import (
+    RECEIVED,
+    counter_time,
+    observes_counter,
+    observes_price,
+)
 from lakehouse_pipeline.market.volume import ALL_SESSION, GAUGES, LARGEST, CounterKind
 from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
 
 _received = pl.col("received_at")
-_COUNTER_DAY = pl.coalesce("last_time", "received_at").dt.date()
+_COUNTER_DAY = counter_time().dt.date()
 
 
 def unsettled(

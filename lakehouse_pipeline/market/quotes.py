@@ -120,6 +120,17 @@ def observes_price() -> pl.Expr:
     return pl.col("kind").is_in(OBSERVING) & pl.col("last_price").is_not_null()
 
 
+def counter_time() -> pl.Expr:
+    """Return the instant whose UTC date is that of the row's counter.
+
+    The last trade's, or of a restored state the daily open if that is later: then the counter has
+    returned to zero and nothing was traded since.
+    """
+    opened = (pl.col("kind") == Kind.RESTORE) & (pl.col("day_open_time") <= pl.col("received_at"))
+    trade = pl.max_horizontal("last_time", pl.when(opened).then("day_open_time"))
+    return pl.coalesce(trade, "received_at").alias("counter_time")
+
+
 def observes_counter() -> pl.Expr:
     """Whether a row shows the counter: it carried it, or restored it."""
     carried = pl.col("changed").str.contains(_COUNTER, literal=True)

@@ -3,10 +3,11 @@
 Add here what concerns the counter. Its high-water mark is ``levels``'s, exact arithmetic
 ``decimals``'s; summing into bars belongs to ``bars``, the outage a delta fell into to ``gaps``.
 
-A *counter day* is the UTC date of ``last_time``; within one, the counter of a trading session only
-rises. Its high-water mark in receive order is the *level*; an update's delta is what it raised the
-level by, in integer lots of the counter's own last decimal, so that 4837.89128 - 4837.88792 is
-0.00336 and sums are exact. A delta belongs
+A *counter day* is the UTC date of ``last_time``, of a restored state that of its daily open if
+that is later: a counter may return to zero without a trade. Within a day the counter of a trading
+session only rises. Its high-water mark in receive order is the *level*; an update's delta is what
+it raised the level by, in integer lots of the counter's own last decimal, so that 4837.89128 -
+4837.88792 is 0.00336 and sums are exact. A delta belongs
 
 * to the bar of the update's second, if the symbol was seen all along since the level before;
 * to the gap, if coverage had a hole in between;
@@ -44,7 +45,7 @@ from lakehouse_pipeline.market.arrays import (
 )
 from lakehouse_pipeline.market.decimals import decimals_of, to_lots
 from lakehouse_pipeline.market.levels import high_water
-from lakehouse_pipeline.market.quotes import NUMBERS, Kind, numbered, showing_counter
+from lakehouse_pipeline.market.quotes import NUMBERS, Kind, counter_time, numbered, showing_counter
 from lakehouse_pipeline.market.windows import TimeWindow
 
 T = TypeVar("T", bound=np.generic)
@@ -103,7 +104,7 @@ class Updates:
             symbol=symbols[at],
             kind=kinds[at],
             received=microseconds(rows["received_at"])[at],
-            day=_counter_days(rows)[at],
+            day=_counter_days(rows, kinds)[at],
             value=_observed_values(rows, kinds[at], at),
         )
 
@@ -173,6 +174,7 @@ def _book(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]], since: dat
     complete = days * DAY_US >= microsecond(since)
     anchored = complete & (run_start <= days * DAY_US)
     anchored |= _seen_before_the_day(symbols, days, run, received)
+    value = _without_lost_resets(value, group, restored, days, received)
     seen = np.flatnonzero(~np.isnan(value))
     level, revoked = high_water(value[seen], group[seen], anchored[seen])
     kept = seen
@@ -242,8 +244,33 @@ def _observed_values(rows: pl.DataFrame, kinds: npt.NDArray[np.int8], at: Ints) 
     return values
 
 
-def _counter_days(rows: pl.DataFrame) -> Ints:
-    return microseconds(rows["last_time"].fill_null(rows["received_at"])) // DAY_US
+def _counter_days(rows: pl.DataFrame, kinds: npt.NDArray[np.int8]) -> Ints:
+    """Return the epoch day of every row's counter; see ``quotes.counter_time``."""
+    days = microseconds(rows["last_time"].fill_null(rows["received_at"])) // DAY_US
+    restored = np.flatnonzero(kinds == NUMBERS[Kind.RESTORE])
+    if restored.size:
+        times = rows[restored].select(counter_time()).to_series()
+        days[restored] = microseconds(times) // DAY_US
+    return days
+
+
+def _without_lost_resets(
+    value: Floats, group: Ints, restored: Bools, days: Ints, received: Ints
+) -> Floats:
+    """Return *value* without restored ones that fell and whose day nothing tells.
+
+    A state of a later date than its last trade, below what that trade's day had come to, is one
+    after a reset. It must neither lower nor take back that day.
+    """
+    doubtful = np.flatnonzero(restored & (received // DAY_US > days) & ~np.isnan(value))
+    if not doubtful.size:
+        return value
+    value = value.copy()
+    for position in doubtful.tolist():
+        before = value[np.searchsorted(group, group[position]) : position]
+        if (before > value[position]).any():
+            value[position] = np.nan
+    return value
 
 
 def _receive_order(updates: Updates) -> Ints | None:

@@ -11,6 +11,7 @@ import pytest
 from lakehouse_pipeline.market.bars import State, build_bars, build_bars_1s, roll_up, with_coverage
 from lakehouse_pipeline.market.coverage import Ending, Mark
 from lakehouse_pipeline.market.quality import Flag
+from lakehouse_pipeline.market.quotes import Kind
 from lakehouse_pipeline.market.schemas import BARS, COVERAGE, QUOTES
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline_tests.scripted import START, Script, slow_bars, window
@@ -94,9 +95,25 @@ def test_a_trade_at_the_same_price_touches_it():
     ]
 
 
+def test_a_trade_after_a_restored_state_is_newer_though_its_second_began_before():
+    script = recorded().update(10.5, kind=Kind.RESTORE, last_price=100.0)
+    script.trade(10.9, 101.0, 1001.0, trade=10).trade(11.9, 102.0, 1002.0, trade=11)
+
+    bars = seconds_of(script)
+
+    assert bars["prev_close"].to_list()[1:] == [101.0]
+
+
+def test_bid_and_ask_are_those_received_last_in_the_second():
+    script = recorded().update(10.3, bid=99.5, ask=101.0)
+    script.trade(10.9, 102.0, 1001.0, trade=10, bid=101.0, ask=103.0)
+
+    assert seconds_of(script).select("bid", "ask").row(0) == (101.0, 103.0)
+
+
 def test_bid_and_ask_alone_make_no_bar_and_count_in_those_there_are():
-    script = recorded().trade(11.2, 100.0, 1001.0, trade=10)
-    script.update(10.7, bid=99.5, ask=100.5)
+    script = recorded().update(10.7, bid=99.5, ask=100.5)
+    script.trade(11.2, 100.0, 1001.0, trade=10)
     script.update(20.0, bid=99.0, ask=100.0)
 
     bars = seconds_of(script)

@@ -152,6 +152,7 @@ MAKEFILE = """
 wait:
 \t@{python} wait.py
 """
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")  # the tests may run under one
 WAIT = """
 import time
 from lakehouse_pipeline.interrupts import Interrupts
@@ -202,6 +203,11 @@ def run_make(folder: Path, *, ignore_interrupts: bool) -> subprocess.Popen[bytes
     if ignore_interrupts:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return subprocess.Popen(["make", "wait"], cwd=folder, stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            ["make", "--no-print-directory", "wait"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name not in OF_MAKE},
+        )
     finally:
         signal.signal(signal.SIGINT, before)

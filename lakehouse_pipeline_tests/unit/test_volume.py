@@ -7,12 +7,14 @@ from decimal import Decimal
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.market.bars import build_bars_1s
 from lakehouse_pipeline.market.coverage import Ending, Mark
 from lakehouse_pipeline.market.decimals import exact_sum
 from lakehouse_pipeline.market.gaps import find_gaps
 from lakehouse_pipeline.market.quality import Flag, unconserved_volume
+from lakehouse_pipeline.market.quotes import Kind
 from lakehouse_pipeline.market.windows import DAY, TimeWindow
 from lakehouse_pipeline_tests.scripted import START, Script, window
 
@@ -140,6 +142,48 @@ def test_yesterday_s_counter_under_today_s_time_is_taken_back():
     bars = build_bars_1s(script.quotes, script.coverage, span, FAR)
 
     assert bars["volume"].to_list() == [0.0, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("trades", [1, 3, 5, 6])
+def test_a_day_that_rolls_without_a_trade_takes_nothing_from_the_one_before(trades: int):
+    script = across_midnight(alive=(-60, 3600))
+    for n in range(trades):
+        script.trade(-8 + n, 1.0, 501.0 + n)
+    today = TimeWindow(script.time(-86400), script.time(0))
+    before = build_bars_1s(script.quotes, script.coverage, today, FAR)
+    for n in range(trades + 1):
+        rolled = {"cumulative_volume": 0.0, "day_open_time": script.time(0)}
+        script.update(0.5 + 600 * n, kind=Kind.RESTORE, **rolled)
+
+    bars = build_bars_1s(script.quotes, script.coverage, today, FAR)
+
+    assert_frame_equal(bars, before)
+    assert exact_total(bars) == Decimal(trades)
+
+
+def test_a_state_after_a_reset_that_nothing_dates_takes_nothing_back():
+    script = across_midnight(alive=(-60, 3600)).trade(-8, 1.0, 501.0)
+    for n in range(3):
+        script.update(0.5 + 600 * n, kind=Kind.RESTORE, cumulative_volume=0.0)
+    yesterday = TimeWindow(script.time(-60), script.time(0))
+
+    bars = build_bars_1s(script.quotes, script.coverage, yesterday, FAR)
+
+    assert bars["volume"].to_list() == [0.5, 0.5]
+
+
+def test_what_was_missed_before_a_reset_inside_an_outage_is_not_known():
+    script = across_midnight(alive=(-600, -60)).session("s2", alive=(60, 900))
+    restored = {"cumulative_volume": 0.0, "day_open_time": script.time(0)}
+    script.snapshot(60.2, "s2", last_price=1.0, trade=-30, **restored)
+    days = (TimeWindow.of_day(script.time(at).date()) for at in (-1, 1))
+
+    missed = [
+        find_gaps(script.quotes, script.coverage, day, script.time(800))["missed_volume"].item()
+        for day in days
+    ]
+
+    assert missed == [None, 0.0]
 
 
 def test_a_day_first_seen_after_an_outage_gives_its_start_to_the_gap():
