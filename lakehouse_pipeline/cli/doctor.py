@@ -103,16 +103,13 @@ def _check_state(settings: Settings) -> str:
 
 
 def _check_lake(settings: Settings) -> str:
-    from datetime import UTC, datetime
-
     from lakehouse_pipeline.errors import TableDamaged
-    from lakehouse_pipeline.lake.cleaning import GUARD
     from lakehouse_pipeline.lake.health import examine
     from lakehouse_pipeline.lake.lakehouse import Lakehouse
     from lakehouse_pipeline.lake.tables import TABLES
 
     with Lakehouse.inspect(settings) as lake:
-        *others, last = [None, *examine(lake, older_than=datetime.now(UTC) - GUARD)]
+        *others, last = [None, *examine(lake)]
     for finding in others[1:]:
         _say("FAIL", "lake", str(finding))
     if last is not None:

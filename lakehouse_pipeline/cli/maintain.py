@@ -74,28 +74,59 @@ def expire(tables: Tables = None, dry_run: DryRun = False) -> None:
 @maintain.command()
 def clean(
     tables: Tables = None,
-    older_than: Annotated[
-        str, typer.Option(help="30m, 24h, 2d: younger files may belong to somebody at work")
+    guard: Annotated[
+        str, typer.Option(help="2h, 24h, 2d: wait so long after a file was found, 1h at least")
     ] = "24h",
+    alone: Annotated[
+        bool, typer.Option("--alone", help="nobody else reads or writes: wait for nobody")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run/--delete", help="by default only say what would be deleted")
     ] = True,
 ) -> None:
-    """Delete files that no snapshot refers to; with --delete, else only name them."""
-    from lakehouse_pipeline.build.views import parse_span
-    from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+    """Delete files that no snapshot refers to; with --delete, else only name them.
 
-    limit = datetime.now(UTC) - parse_span(older_than)
+    Somebody may still read a file that was replaced a moment ago. So the first run notes what it
+    finds, and a later one deletes what was found a guard time ago.
+    """
+    from lakehouse_pipeline.build.views import parse_span
+    from lakehouse_pipeline.lake import cleaning
+
+    waiting_time = cleaning.NO_GUARD if alone else cleaning.checked_guard(parse_span(guard))
     with _lake() as lake:
         for table in _named(tables):
-            plan = plan_cleaning(lake, table, older_than=limit)
+            plan = cleaning.plan_cleaning(lake, table, now=datetime.now(UTC), guard=waiting_time)
             if dry_run:
                 for file in plan.files:
                     typer.echo(file.path)
-                typer.echo(f"{table}: {len(plan.files)} files, {plan.bytes} bytes to delete")
+                said = f"{len(plan.files)} files, {plan.bytes} bytes to delete"
+                count = len(plan.waiting)
             else:
-                done = apply_cleaning(lake, plan)
-                typer.echo(f"{table}: {done.files} files, {done.bytes} bytes deleted")
+                done = cleaning.apply_cleaning(lake, plan)
+                said = f"{done.files} files, {done.bytes} bytes deleted"
+                count = done.waiting
+            rest = f"; {count} wait for their guard time" if count else ""
+            typer.echo(f"{table}: {said}{rest}")
+
+
+@maintain.command()
+def accept(
+    table: Annotated[str, typer.Argument(help="the table that cleaning and doctor doubt")],
+    dry_run: DryRun = False,
+) -> None:
+    """Say that the catalog is right, and what it does not know of in a folder is of no use.
+
+    For after a catalog was restored from a backup or made anew, and a newer one cannot be brought
+    back: cleaning then deletes what the lost one alone knew, after its guard time.
+    """
+    from lakehouse_pipeline.lake import cleaning
+
+    with _lake() as lake:
+        (name,) = _named([table])
+        files = (cleaning.unknown_files if dry_run else cleaning.accept_catalog)(lake, name)
+        total = sum(file.bytes for file in files)
+        said = "would be" if dry_run else "are"
+        typer.echo(f"{name}: {len(files)} files, {total} bytes {said} accepted as of no use")
 
 
 @contextmanager

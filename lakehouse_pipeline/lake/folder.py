@@ -18,9 +18,10 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OURS = re.compile(
     rf"data/(?:.+/)?{_UUID}\.parquet"
     rf"|metadata/(?P<version>\d{{5,}})-{_UUID}\.metadata\.json"
-    rf"|metadata/(?P<list>snap)-\d+-\d+-{_UUID}\.avro"
+    rf"|metadata/snap-\d+-\d+-{_UUID}\.avro"
     rf"|metadata/{_UUID}-m\d+\.avro"
 )
+CONDEMNED = "metadata/condemned.json"  # the cleaner's own notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class StoredFile:
 
 
 def list_files(table: Table) -> list[StoredFile]:
-    """Return every file below the table's location, at any depth."""
+    """Return every file below the table's location, at any depth, but the cleaner's notes."""
     io, location = table.io, table.location().rstrip("/")
     assert isinstance(io, PyArrowFileIO), "the catalog is opened with it"
     scheme, netloc, root = io.parse_location(location)
@@ -39,19 +40,13 @@ def list_files(table: Table) -> list[StoredFile]:
     return [
         StoredFile(location + info.path[len(root) :], info.size, info.mtime)
         for info in io.fs_by_scheme(scheme, netloc).get_file_info(selector)
-        if info.type == FileType.File
+        if info.type == FileType.File and info.path != f"{root}/{CONDEMNED}"
     ]
 
 
 def is_ours(table: Table, path: str) -> bool:
     """Tell whether *path*, below the table's location, is named as this project names files."""
     return OURS.fullmatch(path.removeprefix(table.location().rstrip("/") + "/")) is not None
-
-
-def lists_manifests(path: str) -> bool:
-    """Tell whether a file of ours is a snapshot's manifest list."""
-    match = OURS.fullmatch("metadata/" + path.rpartition("/")[2])
-    return match is not None and match["list"] is not None
 
 
 def version(location: str) -> int | None:

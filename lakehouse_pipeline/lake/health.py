@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
@@ -17,9 +16,11 @@ from pyiceberg.table import Table
 from lakehouse_pipeline.errors import TableDamaged
 
 from .catalog import read_table, typed_errors
-from .cleaning import IN_DOUBT, doubt, reachable_files
+from .cleaning import reachable_files
+from .condemned import read_condemned
 from .folder import StoredFile, is_ours, list_files, version
 from .lakehouse import Lakehouse
+from .lineage import doubt, mend
 from .planning import DataFileInfo
 from .remembering import RememberingCatalog
 from .tables import TABLES
@@ -39,17 +40,16 @@ class Finding:
         return f"{self.table}: {self.problem} {self.mend}"
 
 
-def examine(lake: Lakehouse, *, older_than: datetime) -> list[Finding]:
+def examine(lake: Lakehouse) -> list[Finding]:
     """Return what is wrong with any table, worst first within each.
 
     Args:
         lake: opened without bringing tables up to date, which a damaged one would prevent.
-        older_than: younger files may belong to a writer that is at work.
     """
-    return [finding for table in TABLES for finding in examine_table(lake, table, older_than)]
+    return [finding for table in TABLES for finding in examine_table(lake, table)]
 
 
-def examine_table(lake: Lakehouse, name: str, older_than: datetime) -> Iterator[Finding]:
+def examine_table(lake: Lakehouse, name: str) -> Iterator[Finding]:
     """Yield what is wrong with one table; nothing for one that is not made yet."""
     try:
         with typed_errors(f"loading {name}"):
@@ -64,7 +64,9 @@ def examine_table(lake: Lakehouse, name: str, older_than: datetime) -> Iterator[
     try:
         live = lake.plan(table, table.current_snapshot())
         yield from _missing_rows(name, live, stored)
-        reachable = reachable_files(lake, name)
+        # Loaded anew: what was listed may have been committed since.
+        now = lake.load(name)
+        reachable = reachable_files(lake, now)
     except TableDamaged as error:
         yield Finding(name, error.problem, _mend_manifest(table))
         return
@@ -77,9 +79,9 @@ def examine_table(lake: Lakehouse, name: str, older_than: datetime) -> Iterator[
             "The table of now is whole; to travel back to those days, restore them from a backup.",
         )
     unreachable = [file for path, file in stored.items() if path not in reachable]
-    old = [file for file in unreachable if file.modified < older_than]
-    if reason := doubt(table, old):
-        yield Finding(name, reason, IN_DOUBT)
+    noted = read_condemned(now)
+    if reason := doubt(now, unreachable, lasting=noted.since, accepted=noted.accepted):
+        yield Finding(name, reason, mend(now))
     if foreign := [file.path for file in unreachable if not is_ours(table, file.path)]:
         yield Finding(
             name,

@@ -28,7 +28,7 @@ from lakehouse_pipeline.build.upkeep import keep_small, merge_marks, tag_days
 from lakehouse_pipeline.ingest.rows import QUOTES, TARGETS, mark
 from lakehouse_pipeline.ingest.sink import Sink
 from lakehouse_pipeline.ingest.spool import Spool
-from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+from lakehouse_pipeline.lake.cleaning import NO_GUARD, apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.coverage import Mark
@@ -168,7 +168,7 @@ class World:
         self.keep(day + DAY)
         tag_days(self.lake, now=day + DAY + HOUR)
         for table in TABLES:
-            apply_cleaning(self.lake, plan_cleaning(self.lake, table, older_than=FAR))
+            apply_cleaning(self.lake, plan_cleaning(self.lake, table, now=FAR, guard=NO_GUARD))
 
     def close(self) -> None:
         for recorder in self.recorders:

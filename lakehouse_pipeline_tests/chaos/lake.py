@@ -31,7 +31,7 @@ import polars as pl
 
 from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.lake import Lakehouse, Slice
-from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+from lakehouse_pipeline.lake.cleaning import NO_GUARD, apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.health import examine
 from lakehouse_pipeline.lake.maintenance import Budget, compact, expire, seal, tag_day
 from lakehouse_pipeline.market import schemas
@@ -119,7 +119,7 @@ def do_expire(turn: Turn) -> None:
 
 
 def do_clean(turn: Turn) -> None:
-    plan = plan_cleaning(turn.lake, turn.table, older_than=datetime.now(UTC) - GUARD)
+    plan = plan_cleaning(turn.lake, turn.table, now=datetime.now(UTC), guard=GUARD)
     apply_cleaning(turn.lake, plan)
 
 
@@ -363,10 +363,10 @@ def judge(folder: Path, outcome: Outcome) -> None:
                 outcome.note(SNAPSHOTS, 1, breaches(check, rows))
         future = datetime.now(UTC) + DAY
         for table in (QUOTES, BARS):
-            apply_cleaning(lake, plan_cleaning(lake, table, older_than=future))
-            left = [file.path for file in plan_cleaning(lake, table, older_than=future).files]
-            outcome.note(FOLDERS, 1, left)
-        outcome.note(FOLDERS, 0, map(str, examine(lake, older_than=future)))
+            apply_cleaning(lake, plan_cleaning(lake, table, now=future, guard=NO_GUARD))
+            left = plan_cleaning(lake, table, now=future, guard=NO_GUARD).files
+            outcome.note(FOLDERS, 1, [file.path for file in left])
+        outcome.note(FOLDERS, 0, map(str, examine(lake)))
 
 
 def judge_rows(lake: Lakehouse, outcome: Outcome) -> None:

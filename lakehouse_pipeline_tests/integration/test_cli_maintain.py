@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,23 +74,60 @@ def test_a_dry_run_says_what_there_is_to_do(
     )
 
 
-def test_cleaning_deletes_only_when_told(lake: Lakehouse, maintain: Callable[..., Result]) -> None:
+@pytest.fixture
+def worn(lake: Lakehouse, maintain: Callable[..., Result]) -> Path:
+    """The folder of a table with three old data files that nothing refers to."""
     from lakehouse_pipeline.lake.maintenance import expire
 
     maintain("seal", QUOTES)
     expire(lake, QUOTES, keep=1)
-    table = Path(lake.load(QUOTES).location())
-    for path in table.rglob("*.parquet"):
+    folder = Path(lake.load(QUOTES).location())
+    for path in folder.rglob("*.parquet"):
         os.utime(path, (0, 0))
+    return folder
 
-    told = maintain("clean", QUOTES)
-    left = len(list(table.rglob("*.parquet")))
-    deleted = maintain("clean", QUOTES, "--delete")
 
-    assert told.stdout.splitlines()[-1].startswith("raw.quotes: 3 files")
+def data_files(folder: Path) -> int:
+    return len(list(folder.rglob("*.parquet")))
+
+
+def test_cleaning_deletes_only_when_told(worn: Path, maintain: Callable[..., Result]) -> None:
+    told = maintain("clean", QUOTES, "--alone")
+    left = data_files(worn)
+    deleted = maintain("clean", QUOTES, "--alone", "--delete")
+
+    files = len(told.stdout.splitlines()) - 1
+    assert told.stdout.splitlines()[-1].startswith(f"raw.quotes: {files} files")
     assert left == 4
-    assert deleted.stdout.startswith("raw.quotes: 3 files")
-    assert len(list(table.rglob("*.parquet"))) == 1
+    assert deleted.stdout.startswith(f"raw.quotes: {files} files")
+    assert data_files(worn) == 1
+
+
+def test_cleaning_beside_others_first_says_what_waits(
+    worn: Path, maintain: Callable[..., Result]
+) -> None:
+    expected = "raw.quotes: 0 files, 0 bytes deleted; 3 wait for their guard time\n"
+
+    assert maintain("clean", QUOTES, "--delete").stdout == expected
+    assert maintain("clean", QUOTES, "--delete", "--guard", "1h").stdout == expected
+    assert data_files(worn) == 4
+
+
+@pytest.mark.usefixtures("lake")
+def test_a_guard_time_too_short_is_refused(maintain: Callable[..., Result]) -> None:
+    result = maintain("clean", QUOTES, "--guard", "59m")
+
+    assert isinstance(result.exception, UsageError)
+    assert "--alone" in result.exception.mend
+
+
+def test_accepting_says_how_much_it_is(worn: Path, maintain: Callable[..., Result]) -> None:
+    would = maintain("accept", QUOTES, "--dry-run").stdout
+    done = maintain("accept", QUOTES).stdout
+
+    assert re.fullmatch(r"raw.quotes: \d+ files, \d+ bytes are accepted as of no use\n", done)
+    assert would == done.replace(" are ", " would be ")
+    assert data_files(worn) == 4
 
 
 def test_an_hour_that_is_not_closed_stays(lake: Lakehouse, maintain: Callable[..., Result]) -> None:

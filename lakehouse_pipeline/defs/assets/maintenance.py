@@ -57,7 +57,9 @@ class MaintenanceConfig(dg.Config):
 
 class CleaningConfig(dg.Config):
     guard_hours: float = Field(
-        24.0, description="Files younger than this may belong to a writer or reader at work."
+        24.0,
+        ge=1.0,
+        description="A file is deleted so long after it was found that nothing refers to it.",
     )
 
 
@@ -119,25 +121,31 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
     ) -> None:
         """Old snapshots forgotten and files that nothing refers to deleted, tags kept.
 
+        A file goes a guard time after a run found it so: a reader may have planned it before.
         A table that is damaged, or that its folder knows more of than the catalog, is left alone.
         """
         from lakehouse_pipeline.ingest.lost_writers import forget_lost_writers  # noqa: PLC0415  # as above
-        from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning  # noqa: PLC0415
+        from lakehouse_pipeline.lake.cleaning import (  # noqa: PLC0415
+            apply_cleaning,
+            checked_guard,
+            plan_cleaning,
+        )
         from lakehouse_pipeline.lake.maintenance import expire  # noqa: PLC0415
 
         now = datetime.now(UTC)
-        older_than = now - timedelta(hours=config.guard_hours)
+        guard = checked_guard(timedelta(hours=config.guard_hours))
         with lakehouse.open() as lake:
 
             def expire_and_clean(table: str) -> Figures:
                 looked, sizes = look(lake, table, now), sizes_of(lake, table)
                 forget_lost_writers(lake, table, today=now.date())
                 expired = expire(lake, table)
-                cleaned = apply_cleaning(lake, plan_cleaning(lake, table, older_than=older_than))
+                cleaned = apply_cleaning(lake, plan_cleaning(lake, table, now=now, guard=guard))
                 return {
                     "snapshots_forgotten": expired,
                     "files_deleted": cleaned.files,
                     "mib_deleted": round(cleaned.bytes / MIB, 3),
+                    "files_waiting": cleaned.waiting,
                     **before_and_after(looked, look(lake, table, now)),
                     "file_sizes": drawn(sizes, sizes_of(lake, table)),
                 }

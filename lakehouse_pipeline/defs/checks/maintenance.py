@@ -13,7 +13,7 @@ from lakehouse_pipeline.market.windows import HOUR, floor
 from .verdicts import Verdict, Verdicts, check, judge
 
 MAX_BYTES = 256 << 20  # of rewritten files that one check reads again, a table
-# What one cleaning leaves to its guard time is gone with the next, a day later.
+# What one cleaning condemns the next or the one after it deletes, a day later each.
 ORPHANED = timedelta(days=3)
 
 
@@ -69,13 +69,13 @@ def maintenance_checks() -> list[dg.AssetChecksDefinition]:
         from lakehouse_pipeline.lake.cleaning import plan_cleaning  # noqa: PLC0415  # as above
         from lakehouse_pipeline.lake.health import examine_table  # noqa: PLC0415
 
-        older_than = datetime.now(UTC) - ORPHANED
+        now = datetime.now(UTC)
         with lakehouse.open() as lake:
 
             def look(table: str) -> Verdict:
-                findings = list(examine_table(lake, table, older_than))
+                findings = list(examine_table(lake, table))
                 # Of a damaged table no plan can be made.
-                plan = [] if findings else plan_cleaning(lake, table, older_than=older_than).files
+                plan = () if findings else plan_cleaning(lake, table, now=now, guard=ORPHANED).files
                 wrong = (*map(str, findings), *(file.path for file in plan))
                 return Verdict(len(wrong), {"orphans": len(plan)}, wrong)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lakehouse_pipeline.defs.assets.maintenance import TABLES
 from lakehouse_pipeline.defs.jobs import TICK_CONFIG
 from lakehouse_pipeline.defs.partitions import RANGE_END, RANGE_START, range_tags
 from lakehouse_pipeline.lake import tables
+from lakehouse_pipeline.lake.condemned import read_condemned, write_condemned
 from lakehouse_pipeline.lake.maintenance import expire
 from lakehouse_pipeline.market.windows import MINUTE
 
@@ -129,6 +131,13 @@ def age(folder: Path) -> None:
             os.utime(path, (0, 0))
 
 
+def let_the_guard_time_pass(lake, table: str) -> None:
+    """Note what was found unreachable as found long ago."""
+    loaded = lake.load(table)
+    noted = read_condemned(loaded)
+    write_condemned(loaded, replace(noted, since=dict.fromkeys(noted.since, START)))
+
+
 def test_cleaning_deletes_what_nothing_refers_to(ticked, run):
     run("seal_and_compact", tags=ALL)
     expire(ticked, "raw.quotes", keep=1)
@@ -136,12 +145,29 @@ def test_cleaning_deletes_what_nothing_refers_to(ticked, run):
     folder = Path(ticked.load("raw.quotes").location())
     age(folder)
 
+    files = len(list(folder.rglob("*.parquet")))
+    assert clean(run, tags=ALL).success
+    assert len(list(folder.rglob("*.parquet"))) == files  # a reader may hold what was just found
+    let_the_guard_time_pass(ticked, "raw.quotes")
     result = clean(run, tags=ALL)
 
     assert result.success
     assert verdicts(result) == {"no_orphans": True}
     assert len(list(folder.rglob("*.parquet"))) == ticked.files("raw.quotes").height
     assert rows(ticked, "raw.quotes").equals(before)
+
+
+def test_what_should_have_gone_days_ago_fails_the_check(ticked, run):
+    run("seal_and_compact", tags=ALL)
+    expire(ticked, "raw.quotes", keep=1)
+    age(Path(ticked.load("raw.quotes").location()))
+    clean(run, partition_key="raw.quotes")
+    let_the_guard_time_pass(ticked, "raw.quotes")
+    week = {"ops": {"maintenance__clean_folders": {"config": {"guard_hours": 1e6}}}}
+
+    result = run("clean_folders", partition_key="raw.quotes", run_config=week)
+
+    assert verdicts(result) == {"no_orphans": False}
 
 
 def test_foreign_files_fail_the_check_and_stay(ticked, run):
@@ -165,6 +191,8 @@ def test_a_damaged_table_does_not_keep_others_from_being_cleaned(ticked, run):
     lists.write_bytes(lists.read_bytes()[:50])
     manifests = len(list(metadata.iterdir()))
 
+    assert not clean(run, tags=ALL).success
+    let_the_guard_time_pass(ticked, "market.bars_1s")
     result = clean(run, tags=ALL)
 
     assert not result.success

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from pyiceberg.catalog.sql import SqlCatalog
 
 from lakehouse_pipeline.errors import TableDamaged
 from lakehouse_pipeline.lake import Lakehouse, Slice
-from lakehouse_pipeline.lake.cleaning import plan_cleaning
+from lakehouse_pipeline.lake.cleaning import (
+    GUARD,
+    NO_GUARD,
+    accept_catalog,
+    apply_cleaning,
+    plan_cleaning,
+)
 from lakehouse_pipeline.lake.health import examine
 from lakehouse_pipeline.lake.maintenance import expire, seal, tag_day
+from lakehouse_pipeline.lake.metadata import set_properties
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import Settings
 
@@ -33,7 +41,7 @@ def folder(lake: Lakehouse, bars: Frames) -> Path:
 
 def findings(settings: Settings) -> list[str]:
     with Lakehouse.inspect(settings) as lake:
-        return [str(finding) for finding in examine(lake, older_than=NEVER)]
+        return [str(finding) for finding in examine(lake)]
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -154,7 +162,7 @@ def test_foreign_files_are_named_and_never_cleaned(
 
     assert str(notes) in finding
     assert str(copied) in finding
-    assert plan_cleaning(lake, TABLE, older_than=NEVER).files == ()
+    assert plan_cleaning(lake, TABLE, now=NEVER, guard=NO_GUARD).files == ()
 
 
 def test_nothing_is_cleaned_where_the_catalog_was_made_anew(
@@ -166,14 +174,17 @@ def test_nothing_is_cleaned_where_the_catalog_was_made_anew(
 
     with Lakehouse.open(settings) as anew:
         with pytest.raises(TableDamaged, match=r"of another table.*Nothing is deleted"):
-            plan_cleaning(anew, TABLE, older_than=NEVER)
+            plan_cleaning(anew, TABLE, now=NEVER, guard=NO_GUARD)
         assert before <= contents(folder).keys()
     assert any("of another table" in finding for finding in findings(settings))
 
 
-def test_nothing_is_cleaned_where_an_old_catalog_was_restored(
+@pytest.fixture
+def restored(
     lake: Lakehouse, settings: Settings, folder: Path, bars: Frames
-) -> None:
+) -> Iterator[Lakehouse]:
+    """A lake whose catalog was set back by three commits: what they added, it does not know."""
+    assert folder.exists()
     lake.close()
     backup = settings.state_dir.with_name("backup")
     shutil.copytree(settings.state_dir, backup)
@@ -184,12 +195,86 @@ def test_nothing_is_cleaned_where_an_old_catalog_was_restored(
         (settings.state_dir / name).unlink(missing_ok=True)
         if (backup / name).exists():
             shutil.copy(backup / name, settings.state_dir / name)
+    with Lakehouse.open(settings) as set_back:
+        yield set_back
 
-    with (
-        Lakehouse.open(settings) as restored,
-        pytest.raises(TableDamaged, match=r"newer than what the catalog knows"),
-    ):
-        plan_cleaning(restored, TABLE, older_than=NEVER)
+
+def lost_rows(folder: Path, lake: Lakehouse) -> int:
+    """Return how many data files are there beside those the catalog knows."""
+    return len(list(folder.rglob("*.parquet"))) - lake.files(TABLE).height
+
+
+def test_nothing_is_cleaned_where_an_old_catalog_was_restored(
+    restored: Lakehouse, settings: Settings, folder: Path
+) -> None:
+    with pytest.raises(TableDamaged, match=r"newer than what the catalog knows"):
+        plan_cleaning(restored, TABLE, now=NEVER, guard=NO_GUARD)
 
     assert any("newer than" in finding for finding in findings(settings))
-    assert len(list(folder.rglob("*.parquet"))) == 5
+    assert lost_rows(folder, restored) == 3
+
+
+@pytest.mark.parametrize("commits", [3, 12])
+def test_new_commits_do_not_end_the_doubt_about_a_restored_catalog(
+    restored: Lakehouse, settings: Settings, folder: Path, bars: Frames, commits: int
+) -> None:
+    for minute in range(commits):
+        restored.append(TABLE, bars(TEN + DAY + minute * MINUTE))
+
+    with pytest.raises(TableDamaged, match=r"was current once.*maintain accept market\.bars_1m"):
+        plan_cleaning(restored, TABLE, now=NEVER, guard=NO_GUARD)
+
+    assert any("was current once" in finding for finding in findings(settings))
+    assert lost_rows(folder, restored) == 3
+
+
+def test_nor_do_so_many_that_the_log_forgets_the_restoring(
+    restored: Lakehouse, settings: Settings, folder: Path
+) -> None:
+    table = restored.load(TABLE)
+    for number in range(70):  # the log holds 60
+        set_properties(table, {"touched": str(number)})
+    found = apply_cleaning(restored, plan_cleaning(restored, TABLE, now=NEVER - GUARD))
+
+    with pytest.raises(TableDamaged, match="was current once"):
+        plan_cleaning(restored, TABLE, now=NEVER)
+
+    assert found.files == 0
+    assert any("was current once" in finding for finding in findings(settings))
+    assert lost_rows(folder, restored) == 3
+
+
+def test_a_person_may_accept_a_restored_catalog(
+    restored: Lakehouse, settings: Settings, folder: Path, bars: Frames
+) -> None:
+    restored.append(TABLE, bars(TEN + DAY))
+
+    files = accept_catalog(restored, TABLE)
+
+    assert sum(file.path.endswith(".parquet") for file in files) == 3
+    assert findings(settings) == []
+    apply_cleaning(restored, plan_cleaning(restored, TABLE, now=NEVER - GUARD))
+    assert lost_rows(folder, restored) == 3
+    apply_cleaning(restored, plan_cleaning(restored, TABLE, now=NEVER))
+    assert lost_rows(folder, restored) == 0
+    assert findings(settings) == []
+
+
+def test_a_commit_that_was_killed_raises_no_doubt(
+    lake: Lakehouse, settings: Settings, folder: Path, bars: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = SqlCatalog._write_metadata
+
+    def killed(**written: object) -> None:
+        write(**written)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as dying:
+            dying.setattr(SqlCatalog, "_write_metadata", staticmethod(killed))
+            with pytest.raises(KeyboardInterrupt):
+                lake.append(TABLE, bars(TEN + 9 * MINUTE))
+        lake.append(TABLE, bars(TEN + 9 * MINUTE))
+
+    assert folder.exists()
+    assert findings(settings) == []

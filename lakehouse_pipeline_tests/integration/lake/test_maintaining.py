@@ -16,7 +16,7 @@ from pyiceberg.table import CommitTableResponse
 
 from lakehouse_pipeline.errors import CommitConflict, TableDamaged
 from lakehouse_pipeline.lake import Lakehouse, Slice
-from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+from lakehouse_pipeline.lake.cleaning import NO_GUARD, apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.maintenance import (
     Budget,
     compact,
@@ -273,7 +273,7 @@ def test_a_seal_killed_before_its_commit_leaves_only_files_to_clean(
         seal(killed, TABLE, before=LATER)
 
     assert_frame_equal(everything(lake), before)
-    left = plan_cleaning(lake, TABLE, older_than=datetime(2100, 1, 1, tzinfo=UTC))
+    left = plan_cleaning(lake, TABLE, now=datetime(2100, 1, 1, tzinfo=UTC), guard=NO_GUARD)
     assert sorted(Path(file.path).suffix for file in left.files)[-2:] == [".parquet"] * 2
     apply_cleaning(lake, left)
     assert seal(lake, TABLE, before=LATER).rows == 60

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lakehouse_pipeline.lake import Lakehouse, Slice
-from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+from lakehouse_pipeline.lake.cleaning import NO_GUARD, apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.maintenance import compact, expire, seal
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.windows import DAY, HOUR, TimeWindow
@@ -123,7 +123,7 @@ class LakeMachine(RuleBasedStateMachine):
     def expire_and_clean(self, keep: int) -> None:
         expire(self.lake, TABLE, keep=keep)
         never = datetime(2100, 1, 1, tzinfo=UTC)
-        apply_cleaning(self.lake, plan_cleaning(self.lake, TABLE, older_than=never))
+        apply_cleaning(self.lake, plan_cleaning(self.lake, TABLE, now=never, guard=NO_GUARD))
 
     @invariant()
     def reads_agree(self) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from lakehouse_pipeline.lake import Lakehouse, Slice
-from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
+from lakehouse_pipeline.lake.cleaning import NO_GUARD, apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.maintenance import compact, day_tag, expire, seal, tag_day
 from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
@@ -128,7 +128,7 @@ def test_a_lake_lives_on_servers_as_on_files(
     tag_day(lake, TABLE, TEN.date())
     lake.append(TABLE, bars(TEN + 30 * MINUTE))
     expire(lake, TABLE, keep=1)
-    cleaned = apply_cleaning(lake, plan_cleaning(lake, TABLE, older_than=NEVER))
+    cleaned = apply_cleaning(lake, plan_cleaning(lake, TABLE, now=NEVER, guard=NO_GUARD))
 
     assert [lake.progress(TABLE, key) for key in ("w0", "w10")] == [4, 14]
     assert sealed.rows == 18
