@@ -5,7 +5,7 @@ Every verb may run beside recorders, ticks and readers, may be killed, and may b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -39,11 +39,10 @@ def seal(tables: Tables = None, before: Before = None, dry_run: DryRun = False) 
     """Move closed hours that the bars have read into (symbol, day) files."""
     from lakehouse_pipeline.build.upkeep import seal_consumed
 
-    with _lake() as lake:
-        for table in _named(tables):
-            _say(
-                seal_consumed(lake, table, before=_closed(before), budget=_budget(dry_run)), dry_run
-            )
+    until, budget = _closed(before), _budget(dry_run)
+    _rewrite(
+        tables, dry_run, lambda lake, name: seal_consumed(lake, name, before=until, budget=budget)
+    )
 
 
 @maintain.command()
@@ -51,12 +50,12 @@ def compact(tables: Tables = None, before: Before = None, dry_run: DryRun = Fals
     """Merge the small files of each (symbol, day)."""
     from lakehouse_pipeline.lake import maintenance
 
-    with _lake() as lake:
-        for table in _named(tables):
-            _say(
-                maintenance.compact(lake, table, before=_closed(before), budget=_budget(dry_run)),
-                dry_run,
-            )
+    until, budget = _closed(before), _budget(dry_run)
+    _rewrite(
+        tables,
+        dry_run,
+        lambda lake, name: maintenance.compact(lake, name, before=until, budget=budget),
+    )
 
 
 @maintain.command()
@@ -164,6 +163,23 @@ def _budget(dry_run: bool) -> Budget | None:
     from lakehouse_pipeline.lake.maintenance import Budget
 
     return Budget(length=timedelta(0)) if dry_run else None
+
+
+def _rewrite(
+    tables: list[str] | None, dry_run: bool, work: Callable[[Lakehouse, str], Rewritten]
+) -> None:
+    """Do *work* for each table; damaged files are left out, named, and make the command fail."""
+    damaged: list[str] = []
+    with _lake() as lake:
+        for table in _named(tables):
+            done = work(lake, table)
+            _say(done, dry_run)
+            damaged += done.damaged
+    for path in damaged:
+        typer.echo(f"damaged and left out: {path}", err=True)
+    if damaged:
+        typer.echo("`lakehouse doctor` says how to mend them.", err=True)
+        raise typer.Exit(1)
 
 
 def _say(done: Rewritten, dry_run: bool) -> None:

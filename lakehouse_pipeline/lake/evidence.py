@@ -32,7 +32,10 @@ class Rewrite:
 
 
 def rewrites(lake: Lakehouse, table: str, *, max_bytes: int) -> Iterator[Rewrite]:
-    """Yield the newest rewrites that can still be judged, until they hold *max_bytes*."""
+    """Yield the newest rewrites that can still be judged, until they hold *max_bytes*.
+
+    The newest is always among them, however large: it was one commit, of bounded size.
+    """
     loaded = lake.load(table)
     newest = sorted(loaded.metadata.snapshots, key=lambda each: -(each.sequence_number or 0))
     seen = 0
@@ -46,9 +49,9 @@ def rewrites(lake: Lakehouse, table: str, *, max_bytes: int) -> Iterator[Rewrite
         removed = tuple(file for path, file in before.items() if path not in after)
         added = tuple(file for path, file in after.items() if path not in before)
         seen += sum(file.bytes for file in removed)
-        if seen > max_bytes:
-            return
         yield Rewrite(snapshot.snapshot_id, removed, added)
+        if seen >= max_bytes:
+            return
 
 
 def rows_are_identical(lake: Lakehouse, table: str, rewrite: Rewrite) -> bool:

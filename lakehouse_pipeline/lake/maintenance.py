@@ -30,6 +30,7 @@ from .lakehouse import Lakehouse
 from .metadata import expire_if_many, expire_snapshots, old_snapshots, tag_snapshot
 from .planning import EPOCH, DataFileInfo
 from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
+from .unreadable import READING_FAILED, unreadable_files
 
 log = structlog.get_logger()
 
@@ -64,6 +65,7 @@ class Rewritten:
     bytes_read: int = 0
     backlog_files: int = 0
     backlog_bytes: int = 0
+    damaged: tuple[str, ...] = ()  # files left out, in the backlog too: they cannot be read
 
 
 def seal(
@@ -89,7 +91,8 @@ def seal(
 
     Raises:
         CommitConflict: if it lost two dozen races in one call.
-        TableDamaged: if written rows differ from those read; nothing was committed.
+        TableDamaged: if written rows differ from those read, or the table's metadata is damaged;
+            nothing was committed. Damaged data files are left out instead, and named.
     """
     limits = consumed or {}
 
@@ -208,10 +211,12 @@ def _rewrite_all(
     deadline = clock() + budget.length.total_seconds()
     result = Rewritten(table)
     while True:
-        jobs = plan(lake.live_files(table))
+        live = lake.live_files(table)
+        left_out = [file for file in live if file.path in result.damaged]
+        jobs = plan([file for file in live if file.path not in result.damaged])
         spent = clock() >= deadline or result.bytes_read >= budget.max_bytes
         if not jobs or spent:
-            waiting = [file for job in jobs for group in job for file in group]
+            waiting = [*left_out, *(file for job in jobs for group in job for file in group)]
             return replace(
                 result,
                 backlog_files=len(waiting),
@@ -224,6 +229,18 @@ def _rewrite_all(
             log.info("rewrite_lost_race", table=table, conflicts=result.conflicts)
             if result.conflicts > CONFLICTS_BORNE:
                 raise
+        except _Unreadable as error:
+            found = tuple(file.path for file in error.files)
+            result = replace(result, damaged=(*result.damaged, *found))
+            log.warning("damaged_files_left_out", table=table, files=found)
+
+
+class _Unreadable(Exception):
+    """Files of a job are damaged: it is planned again without them."""
+
+    def __init__(self, files: Sequence[DataFileInfo]) -> None:
+        super().__init__()
+        self.files = files
 
 
 def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewritten:
@@ -233,8 +250,7 @@ def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewrit
     with typed_errors(f"rewriting files of {table}"):
         try:
             for group in job:
-                paths = [file.path for file in group]
-                rows = scan_files(paths, spec, storage=lake.storage).collect()
+                rows = _read(lake, table, group)
                 limit = -(-rows.height // _fewest(group))
                 written = write_files(loaded, spec, rows, spec_id=SEALED, max_rows=limit)
                 newest = max(file.sequence for file in group)
@@ -242,7 +258,7 @@ def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewrit
                 _check(lake, table, rows, written)
             removed = list(itertools.chain.from_iterable(job))
             commit = replace_files(loaded, added=added, removed=removed)
-        except (CommitConflict, TableDamaged):
+        except (CommitConflict, TableDamaged, _Unreadable):
             discard(loaded.io, [new.file for new in added])
             raise
         expire_if_many(loaded)
@@ -254,6 +270,16 @@ def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewrit
         files_added=result.files_added + commit.files_added,
         bytes_read=result.bytes_read + sum(file.bytes for file in removed),
     )
+
+
+def _read(lake: Lakehouse, table: str, files: Sequence[DataFileInfo]) -> pl.DataFrame:
+    paths = [file.path for file in files]
+    try:
+        return scan_files(paths, TABLES[table], storage=lake.storage).collect()
+    except READING_FAILED as error:
+        if damaged := unreadable_files(lake, table, files):
+            raise _Unreadable(damaged) from error
+        raise
 
 
 def _check(lake: Lakehouse, table: str, rows: pl.DataFrame, written: Sequence[DataFile]) -> None:

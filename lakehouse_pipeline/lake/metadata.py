@@ -10,8 +10,11 @@ from collections.abc import Iterable, Mapping
 
 import stamina
 import structlog
+from pydantic import Field
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import AssertTableUUID, UpdatesAndRequirements
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 
 from lakehouse_pipeline.errors import CommitConflict
@@ -75,6 +78,33 @@ def expire_snapshots(table: Table, *, keep: int) -> int:
         return 0
 
 
+class _Untagged(AssertTableUUID):
+    """The table is the same, and nobody tagged any of *snapshots* since they were chosen.
+
+    Looked at where the commit is made: here for SQL catalogs. A REST server sees the first half,
+    which is all that the format's requirements can say.
+    """
+
+    snapshots: frozenset[int] = Field(exclude=True)
+
+    def validate(self, base_metadata: TableMetadata | None) -> None:  # type: ignore[override]  # as the library's
+        super().validate(base_metadata)
+        refs = base_metadata.refs if base_metadata is not None else {}
+        tagged = [name for name, ref in refs.items() if ref.snapshot_id in self.snapshots]
+        if tagged:
+            raise CommitFailedException(f"Tagged meanwhile: {', '.join(tagged)}")
+
+
+class _Expiry(ExpireSnapshots):
+    """The library's, which takes along a tag that another process set since it was planned."""
+
+    def _commit(self) -> UpdatesAndRequirements:
+        updates, requirements = super()._commit()
+        chosen = frozenset(self._snapshot_ids_to_expire)
+        same = _Untagged(uuid=self._transaction.table_metadata.table_uuid, snapshots=chosen)
+        return updates, (*requirements, same)
+
+
 @retried
 def _expire_snapshots(table: Table, keep: int) -> int:
     table.refresh()
@@ -83,7 +113,7 @@ def _expire_snapshots(table: Table, keep: int) -> int:
         return 0
     try:
         with StagedTransaction(table) as transaction:
-            ExpireSnapshots(transaction).by_ids(old).commit()
+            _Expiry(transaction).by_ids(old).commit()
     except ValueError as error:
         # What the library raises when another process has expired one of them since.
         raise CommitFailedException(str(error)) from error

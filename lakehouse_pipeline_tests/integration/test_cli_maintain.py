@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from lakehouse_pipeline.cli import app
 from lakehouse_pipeline.errors import StateDirectoryError, UsageError
 from lakehouse_pipeline.lake import Lakehouse
+from lakehouse_pipeline.market.windows import HOUR
 from lakehouse_pipeline.settings import Settings
 from lakehouse_pipeline_tests.scripted import Script
 
@@ -128,6 +129,29 @@ def test_accepting_says_how_much_it_is(worn: Path, maintain: Callable[..., Resul
     assert re.fullmatch(r"raw.quotes: \d+ files, \d+ bytes are accepted as of no use\n", done)
     assert would == done.replace(" are ", " would be ")
     assert data_files(worn) == 4
+
+
+@pytest.mark.parametrize("verb", ["seal", "compact"])
+def test_a_damaged_file_is_named_and_others_go_on(
+    lake: Lakehouse, maintain: Callable[..., Result], verb: str
+) -> None:
+    if verb == "compact":
+        for hour in range(3):
+            maintain("seal", QUOTES)
+            script = Script(start=START + (hour + 1) * HOUR, writer=f"later{hour}")
+            script.snapshot(0, last_price=1.0, cumulative_volume=1.0)
+            lake.append(QUOTES, script.quotes)
+        maintain("seal", QUOTES)
+    files = lake.files(QUOTES)
+    Path(files["path"][0]).unlink()
+
+    result = maintain(verb, QUOTES)
+
+    assert result.exit_code == 1
+    said = result.stdout.splitlines()[-1]
+    assert said.startswith(f"raw.quotes: {files.height - 1} files became 1, ")
+    assert "left for later: 1 files" in said
+    assert f"damaged and left out: {files['path'][0]}\n" in result.stderr
 
 
 def test_an_hour_that_is_not_closed_stays(lake: Lakehouse, maintain: Callable[..., Result]) -> None:

@@ -81,6 +81,7 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
     ) -> None:
         """Closed hours moved, row for row, into (symbol, day) files, and small files merged.
 
+        Files that cannot be read are left out and named; ``lakehouse doctor`` says the mend.
         A day on which quotes and bars agree then gets the tag that time travel goes to.
         """
         from lakehouse_pipeline.build.upkeep import keep_small, tag_days  # noqa: PLC0415  # polars and pyiceberg
@@ -92,12 +93,15 @@ def maintenance_assets() -> list[dg.AssetsDefinition]:
             def seal_and_merge(table: str) -> Figures:
                 looked, sizes = look(lake, table, before), sizes_of(lake, table)
                 sealed, merged = keep_small(lake, table, before=before)
+                damaged = sorted({*sealed.damaged, *merged.damaged})
                 return {
                     "rows_sealed": sealed.rows,
                     "rows_merged": merged.rows,
                     "files_removed": sealed.files_removed + merged.files_removed,
                     "files_added": sealed.files_added + merged.files_added,
                     "backlog_files": sealed.backlog_files + merged.backlog_files,
+                    "damaged_files": len(damaged),
+                    **(named("left_out", damaged) if damaged else {}),
                     **before_and_after(looked, look(lake, table, before)),
                     "file_sizes": drawn(sizes, sizes_of(lake, table)),
                 }
@@ -193,6 +197,10 @@ def before_and_after(before: dict[str, int | float], after: dict[str, int | floa
     lines = [f"| {name} | {was} | {after[name]} |" for name, was in before.items()]
     table = "\n".join(["| | before | after |", "|---|---:|---:|", *lines])
     return {"before_and_after": dg.MetadataValue.md(table), **after}
+
+
+def named(title: str, paths: list[str]) -> Figures:
+    return {title: dg.MetadataValue.md("\n\n".join(paths))}
 
 
 def sizes_of(lake: "Lakehouse", table: str) -> list[int]:

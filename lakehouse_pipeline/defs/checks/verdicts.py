@@ -29,6 +29,9 @@ class Verdict:
     figures: Mapping[str, int | float | str] = field(default_factory=dict)
     shown: tuple[str, ...] = ()  # the first or worst, also if nothing is wrong
     title: str = "first_offenders"
+    said: str | None = (
+        None  # what a reader of the verdict must know, such as what it is not based on
+    )
 
     @property
     def metadata(self) -> dict[str, Any]:  # Any: Dagster's own union of values
@@ -74,6 +77,7 @@ def judge(
             asset_key=spec.asset_key,
             check_name=spec.name,
             passed=not found.offenders,
+            description=found.said,
             metadata=dg.AssetCheckResult(passed=True, metadata=found.metadata).metadata,
             target_materialization_data=_judged(context.instance, spec.asset_key, key),
             severity=severity,

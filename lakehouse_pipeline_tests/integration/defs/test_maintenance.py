@@ -80,6 +80,58 @@ def test_a_run_says_of_each_table_what_was_before_and_after(run, instance):
     assert metadata["file_sizes"].value.startswith("![files by size, before and after](data:image")
 
 
+def told_of(result, table: str):
+    """Return what the run's materialization of *table* says."""
+    (event,) = [
+        each.step_materialization_data.materialization
+        for each in result.all_node_events
+        if each.is_step_materialization and each.partition == table
+    ]
+    return event.metadata
+
+
+def test_a_damaged_file_keeps_no_other_from_being_sealed(ticked, run):
+    hot = ticked.files("raw.quotes").height
+    lost = Path(ticked.files("raw.quotes")["path"][0])
+    lost.unlink()
+
+    result = run("seal_and_compact", tags=ALL)
+
+    assert result.success
+    assert verdicts(result) == {"rows_are_identical": True, "small_files_are_few": False}
+    assert hot == 3
+    assert ticked.files("raw.quotes").filter(spec="hot")["path"].to_list() == [str(lost)]
+    told = told_of(result, "raw.quotes")
+    assert (told["damaged_files"].value, told["backlog_files"].value) == (1, 1)
+    assert str(lost) in told["left_out"].value
+    assert told_of(result, "market.bars_1s")["damaged_files"].value == 0
+
+
+def test_a_check_that_examined_nothing_says_so(ticked, run):
+    earlier = {"config": {"before": (START - timedelta(days=1)).isoformat()}}
+
+    result = run(
+        "seal_and_compact",
+        partition_key="raw.quotes",
+        run_config={"ops": {"maintenance__sealed_files": earlier}},
+    )
+    again = run("seal_and_compact", partition_key="raw.quotes")
+
+    idle, real = (
+        next(
+            each
+            for each in done.get_asset_check_evaluations()
+            if each.check_name == "rows_are_identical"
+        )
+        for done in (result, again)
+    )
+    assert idle.description.startswith("Nothing to examine: none of ")
+    assert idle.metadata["rewrites_examined"].value == 0
+    assert real.description is None
+    assert real.metadata["rewrites_examined"].value == 1
+    assert ticked.files("raw.quotes")["spec"].unique().to_list() == ["sealed"]
+
+
 def test_one_table_can_be_maintained_alone(ticked, run):
     assert run("seal_and_compact", partition_key="market.bars_1s").success
 

@@ -253,6 +253,51 @@ def test_rows_that_do_not_read_back_are_not_committed(
     assert len(list(Path(lake.load(TABLE).location()).rglob("*.parquet"))) == 6
 
 
+# Damage: what cannot be read is left where it is, and keeps nothing else from being done.
+
+
+def broken(path: Path, how: str) -> Path:
+    if how == "missing":
+        path.unlink()
+    elif how == "cut short":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.write_bytes(b"x" * path.stat().st_size)
+    return path
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short", "overwritten"])
+def test_a_damaged_hot_file_is_left_out_and_others_are_sealed(
+    lake: Lakehouse, quotes: Frames, how: str
+) -> None:
+    fill(lake, quotes)
+    lost = broken(Path(lake.files(TABLE)["path"][0]), how)
+
+    first, again = (seal(lake, TABLE, before=LATER) for _ in range(2))
+
+    assert (first.commits, first.rows, first.damaged) == (1, 50, (str(lost),))
+    assert (first.backlog_files, again.backlog_files) == (1, 1)
+    assert (again.commits, again.damaged) == (0, first.damaged)
+    assert sorted(lake.files(TABLE)["spec"]) == ["hot", "sealed", "sealed"]
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short", "overwritten"])
+def test_a_damaged_day_is_left_out_and_others_are_compacted(
+    lake: Lakehouse, quotes: Frames, how: str
+) -> None:
+    for hour in range(3):
+        lake.append(TABLE, quotes(TEN + hour * HOUR, first=hour * 10, count=10))
+        seal(lake, TABLE, before=LATER)
+    lost = broken(Path(lake.files(TABLE).sort("partition")["path"][0]), how)
+
+    result = compact(lake, TABLE, before=LATER)
+
+    assert result.damaged == (str(lost),)
+    assert result.backlog_files == 1
+    assert lake.files(TABLE).height == 3  # the day it belongs to has two, the other one
+    assert compact(lake, TABLE, before=LATER).commits == 0
+
+
 class KilledInCommit(SqlCatalog):
     """A catalog whose process ends when all is written and nothing is committed."""
 
@@ -456,6 +501,25 @@ def test_a_tag_overtaken_by_the_expiry_of_its_snapshot_is_a_conflict(
 
     assert catalog.action is None
     assert lake.tags(TABLE) == {}
+
+
+def test_an_expiry_overtaken_by_a_tag_keeps_what_was_tagged(
+    settings: Settings, lake: Lakehouse, quotes: Frames
+) -> None:
+    first = lake.append(TABLE, quotes(count=1)).snapshot_id
+    for number in range(1, 4):
+        lake.append(TABLE, quotes(first=number, count=1))
+    folder, day = settings.state_dir, date(2026, 1, 31)
+    catalog = OvertakenInCommit(
+        "lakehouse", uri=f"sqlite:///{folder}/catalog.db", warehouse=str(folder / "warehouse")
+    )
+    catalog.action = lambda: tag_day(lake, TABLE, day, snapshot_id=first)
+
+    with Lakehouse(catalog) as expiring:
+        assert expire(expiring, TABLE, keep=1) == 2
+
+    assert catalog.action is None
+    assert lake.scan(TABLE, snapshot=day_tag(day)).collect().height == 1
 
 
 def test_the_newest_fourteen_days_keep_their_tag(lake: Lakehouse, quotes: Frames) -> None:
