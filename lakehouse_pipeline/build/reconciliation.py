@@ -86,5 +86,17 @@ def reconciliation_is_within_tolerance(lake: Lakehouse, exchange: str, window: T
     return Proof(days.height, _shown(days.filter(pl.col("status") == Agreement.DIFFERS)))
 
 
+def gaps_hold_what_was_missed(lake: Lakehouse, exchange: str, window: TimeWindow) -> Proof:
+    """History put into every gap of *window* the volume that the counter missed there.
+
+    The largest residual is first. Open gaps are left out: they may yet be filled.
+    """
+    rows = lake.scan(RECONCILIATION, exchange=exchange, window=window).collect()
+    gaps = rows.filter(pl.col("scope") == "gap", pl.col("status") != Status.OPEN)
+    beyond = gaps.filter(pl.col("worst").is_not_null())
+    by_size = beyond.sort(pl.col("volume_residual").abs(), descending=True)
+    return Proof(gaps.height, by_size.select(SHOWN))
+
+
 def _shown(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(SHOWN).sort("symbol", "start")

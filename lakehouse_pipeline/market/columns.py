@@ -208,7 +208,7 @@ RECONCILIATION: tuple[Column, ...] = (
     ("missed_volume", REAL, "Volume the gaps missed, base currency"),
     ("filled_volume", REAL, "Of it, filled from history"),
     ("volume_residual", REAL, "Streamed and filled volume minus official volume"),
-    ("worst", TEXT, "The worst minutes, in words"),
+    ("worst", TEXT, "The worst minutes, or the volumes of a gap that differ, in words"),
     ("reason", TEXT, "Why a gap, or its rest, cannot be filled (repair.Reason)"),
     ("minutes_unseen", INT, "Covered minutes with an official bar and no streamed one"),
 )

@@ -4,6 +4,9 @@ One row for each symbol and UTC day, and one for each gap of it. The feed sends 
 a second, so a streamed minute need not show the official extremes, nor its last trade; what it
 must not do is show prices that were never traded, or drift from the official volume. Those are
 the statements of ``Tolerance``; whether a check fails on them belongs to ``defs``.
+
+What the vendor says is not taken on trust either: a gap is not filled if the bars in it hold less
+than the counter missed, and trades of ours in a minute in which the vendor has none are listed.
 """
 
 from __future__ import annotations
@@ -17,7 +20,13 @@ import polars as pl
 from lakehouse_pipeline.market.bars import Source
 from lakehouse_pipeline.market.coverage import covered_windows
 from lakehouse_pipeline.market.quality import Flag
-from lakehouse_pipeline.market.repair import gap_minutes, judge
+from lakehouse_pipeline.market.repair import (
+    Reason,
+    Status,
+    answered_minutes,
+    gap_minutes,
+    judge,
+)
 from lakehouse_pipeline.market.schemas import RECONCILIATION
 from lakehouse_pipeline.market.volume import Basis
 from lakehouse_pipeline.market.windows import MINUTE, TimeWindow, intersect
@@ -40,6 +49,9 @@ class Tolerance:
 
     price: float = 0.002  # of a minute's close; of a high above or a low below the official one
     volume: float = 0.01  # of the volume of all minutes compared
+    # Of what a gap missed, or of its official minutes if they are more: trades at its edges reach
+    # us up to a few seconds after the vendor has booked them.
+    gap_volume: float = 0.05
 
 
 def reconcile(
@@ -59,8 +71,15 @@ def reconcile(
     *bars* (MINUTE_BARS), *history* and *gaps* are those of the day; *fetches* all that may speak
     of it; *coverage* as for ``bars.with_coverage``.
     """
-    repaired = _with_volumes(judge(gaps, history, fetches, watermark, reach=reach), bars)
-    compared = _compared(bars, history, watermark, tolerance)
+    judged = judge(gaps, history, fetches, watermark, reach=reach)
+    repaired = _corrected(_with_volumes(judged, bars, history), tolerance)
+    compared = pl.concat(
+        [
+            _compared(bars, history, watermark, tolerance),
+            _ours_alone(bars, history, fetches, day, tolerance),
+        ],
+        how="diagonal",
+    )
     budget = _observed(coverage, day, watermark)
     lost = repaired.group_by("symbol").agg(
         pl.col("seconds_filled", "seconds_lost").sum().round(6),
@@ -96,8 +115,8 @@ def _observed(coverage: pl.DataFrame, day: TimeWindow, watermark: datetime) -> p
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _with_volumes(gaps: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
-    """Return *gaps* with the volume that official bars put into them.
+def _with_volumes(gaps: pl.DataFrame, bars: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
+    """Return *gaps* with the volume that official bars put into them, and those bars' own.
 
     What an official minute has beyond the streamed part of it is missing volume; gaps that share
     a minute share it by their seconds.
@@ -110,12 +129,17 @@ def _with_volumes(gaps: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         .then(-pl.col("volume_deviation"))
     )
     share = pl.col("seconds") / pl.col("seconds").sum().over(KEY)
+    official = history.unique(KEY, keep="last", maintain_order=True)
     volumes = (
         gap_minutes(rows)
         .join(bars.select(*KEY, filled=filled), on=KEY, how="left")
+        .join(official.select(*KEY, official="volume"), on=KEY, how="left")
         .with_columns(filled=pl.col("filled") * share)
         .group_by("gap")
-        .agg(_known_sum("filled").round(9).alias("filled_volume"))
+        .agg(
+            _known_sum("filled").round(9).alias("filled_volume"),
+            _known_sum("official").alias("official_volume"),
+        )
     )
     return (
         rows.join(volumes, on="gap", how="left", maintain_order="left")
@@ -124,6 +148,29 @@ def _with_volumes(gaps: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
             scope=pl.lit("gap"),
         )
         .drop("gap")
+    )
+
+
+def _corrected(gaps: pl.DataFrame, tolerance: Tolerance) -> pl.DataFrame:
+    """Return *gaps* as judged, but for those that hold less volume than the counter missed.
+
+    Their minutes without an official bar were not silent after all, and are lost. ``worst``
+    names the volumes of a gap whose residual, in either direction, is beyond tolerance.
+    """
+    allowed = tolerance.gap_volume * pl.max_horizontal("missed_volume", "official_volume")
+    residual = pl.col("volume_residual")
+    is_over = pl.col("status") != Status.OPEN  # an open one may yet be filled
+    is_short = is_over & (residual < -allowed).fill_null(value=False)
+    is_refuted = is_short & (pl.col("status") == Status.FILLED)
+    silent = pl.when(is_short).then("seconds_silent").otherwise(0.0)
+    return gaps.with_columns(
+        status=pl.when(is_refuted).then(pl.lit(Status.PARTLY_FILLED.value)).otherwise("status"),
+        reason=pl.when(is_refuted).then(pl.lit(Reason.NO_DATA.value)).otherwise("reason"),
+        seconds_filled=(pl.col("seconds_filled") - silent).round(6),
+        seconds_lost=(pl.col("seconds_lost") + silent).round(6),
+        worst=pl.when(is_over & (residual.abs() > allowed)).then(
+            pl.format("volume {} for {}", "filled_volume", "missed_volume")
+        ),
     )
 
 
@@ -161,34 +208,75 @@ def _compared(
     )
 
 
+def _ours_alone(
+    bars: pl.DataFrame,
+    history: pl.DataFrame,
+    fetches: pl.DataFrame,
+    day: TimeWindow,
+    tolerance: Tolerance,
+) -> pl.DataFrame:
+    """Return the minutes in which we saw trades and the vendor, having answered, has no bar.
+
+    The last trades of a minute may reach us in the next one: prices of ours that are within the
+    official minute before are no disagreement, and their volume is what that minute lacks. Of the
+    day's first minute the one before is not known here, so it is left out.
+    """
+    traded = pl.sum_horizontal("price_updates", "volume_updates", "time_updates") > 0
+    ours = bars.filter(
+        pl.col("source") == Source.STREAM, pl.col("open_time") > day.start, traded
+    ).join(history, on=KEY, how="anti")
+    before = history.unique(KEY, keep="last", maintain_order=True).select(
+        "symbol", pl.col("open_time") + MINUTE, low_before="low", high_before="high"
+    )
+    is_late = (pl.col("high") <= pl.col("high_before") * (1 + tolerance.price)) & (
+        pl.col("low") >= pl.col("low_before") * (1 - tolerance.price)
+    )
+    counted = pl.when(pl.col("volume_basis").ne_missing(Basis.OFFICIAL.value)).then("volume")
+    return (
+        answered_minutes(ours, fetches)
+        .join(before, on=KEY, how="left")
+        .with_columns(volume_off=counted, beyond=~is_late.fill_null(value=False))
+        .with_columns(o_volume=pl.lit(0.0), is_ours_alone=pl.lit(value=True))
+        .select(*KEY, "close", "volume", "volume_off", "o_volume", "beyond", "is_ours_alone")
+    )
+
+
 def _agreement(compared: pl.DataFrame, tolerance: Tolerance) -> pl.DataFrame:
     """Return for each symbol the figures of its compared minutes and the verdict."""
     residual = pl.col("volume_off").sum().round(9)
     official = pl.col("o_volume").filter(pl.col("volume_off").is_not_null()).sum()
     agrees = ~pl.col("beyond").any() & (residual.abs() <= tolerance.volume * official)
     weight = (pl.col("close_off") / pl.col("o_close")).abs()
+    is_ours_alone = pl.col("is_ours_alone").fill_null(value=False)
     words = pl.format(
         "{} close {} for {}, volume {} for {}",
         pl.col("open_time").dt.strftime("%H:%M"),
-        *("close", "o_close"),
+        "close",
+        pl.col("o_close").cast(pl.String).fill_null("none"),
         *(pl.col(name).cast(pl.String).fill_null("unknown") for name in ("volume", "o_volume")),
     )
-    differing = (pl.col("close_off") != 0) | pl.col("beyond")
+    differing = ((pl.col("close_off") != 0) | pl.col("beyond")).fill_null(value=False)
     named = (
         words.filter(differing)
-        .sort_by(weight.filter(differing), descending=True, maintain_order=True)
+        # A minute without an official close is the worst there is, the most volume first.
+        .sort_by(
+            *(each.filter(differing) for each in (weight, pl.col("volume_off").abs())),
+            descending=True,
+            nulls_last=[False, True],
+            maintain_order=True,
+        )
         .head(WORST)
         .str.join("; ")
     )
     return compared.group_by("symbol").agg(
         minutes_compared=pl.col("close_off").count(),
-        minutes_unseen=pl.col("close_off").null_count(),
+        minutes_unseen=(pl.col("close_off").is_null() & ~is_ours_alone).sum(),
         close_mismatches=(pl.col("close_off") != 0).sum(),
         max_high_deviation=pl.col("high_off").abs().max(),
         max_low_deviation=pl.col("low_off").abs().max(),
         volume_residual=pl.when(pl.col("volume_off").count() > 0).then(residual),
         worst=pl.when(differing.any()).then(named),
-        status=pl.when(pl.col("close_off").count() == 0)
+        status=pl.when((pl.col("close_off").count() == 0) & ~is_ours_alone.any())
         .then(pl.lit(Agreement.UNCHECKED.value))
         .when(agrees)
         .then(pl.lit(Agreement.AGREES.value))

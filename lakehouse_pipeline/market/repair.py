@@ -30,6 +30,7 @@ from lakehouse_pipeline.market.windows import (
 )
 
 VALUES = ["open", "high", "low", "close", "volume"]
+_SECONDS = ["seconds_filled", "seconds_lost", "seconds_silent"]
 # Official minutes before a symbol's first: what RSI remembers, VWAP's session, a chart's first day.
 LEAD = DAY
 
@@ -118,6 +119,8 @@ def judge(
 
     Seconds in which the official record says that nothing was traded are filled, unless the
     counter knows better: a gap with volume of which history has no bar at all is lost as a whole.
+    ``seconds_silent`` says how many of those filled these are; whether the bars there are hold
+    enough volume is for ``reconcile`` to say.
     """
     rows = gaps.with_row_index("gap")
     states = _minute_states(rows, history, fetches, _reachable(watermark, reach))
@@ -130,6 +133,7 @@ def judge(
         answered_seconds=pl.col("seconds")
         .filter(pl.col("state").is_in(["filled", "silent"]))
         .sum(),
+        silent=pl.col("seconds").filter(pl.col("state") == "silent").sum(),
     )
     joined = rows.join(told, on="gap", how="left", maintain_order="left")
     length = (pl.col("end") - pl.col("start")).dt.total_microseconds() / 1e6
@@ -155,12 +159,13 @@ def judge(
     )
     stuck = pl.col("status").is_in([Status.PARTLY_FILLED, Status.UNFILLABLE])
     filled = pl.when(is_blind & accounted).then("answered_seconds").otherwise(0.0)
+    silent = pl.when(is_blind & accounted).then("silent").otherwise(0.0)
     lost = pl.when(is_blind).then(length - pl.col("seconds_filled")).otherwise(0.0)
     return (
         joined.with_columns(status=status)
         .with_columns(reason=pl.when(stuck).then(reason), seconds_filled=filled.round(6))
-        .with_columns(seconds_lost=lost.round(6))
-        .select(*gaps.columns, "status", "reason", "seconds_filled", "seconds_lost")
+        .with_columns(seconds_lost=lost.round(6), seconds_silent=silent.round(6))
+        .select(*gaps.columns, "status", "reason", *_SECONDS)
     )
 
 
@@ -190,6 +195,11 @@ def revisions(known: pl.DataFrame, fetched: pl.DataFrame) -> pl.DataFrame:
     differs = pl.any_horizontal(pl.col(n).ne_missing(pl.col(f"{n}_known")) for n in VALUES)
     is_new = pl.col("fetched_at_known").is_null()
     return both.filter(is_new | differs).select(HISTORY.names())
+
+
+def answered_minutes(minutes: pl.DataFrame, fetches: pl.DataFrame) -> pl.DataFrame:
+    """Return those of *minutes* (symbol, open_time) that an answer of *fetches* speaks for."""
+    return minutes.filter(_inside(minutes, _windows(_answered(fetches))))
 
 
 def _finished_days(windows: Sequence[TimeWindow], reachable: TimeWindow) -> Iterator[TimeWindow]:

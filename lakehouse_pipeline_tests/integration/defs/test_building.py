@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
+import pytest
 
 from lakehouse_pipeline.defs.jobs import TICK_CONFIG
 from lakehouse_pipeline.defs.partitions import Part, range_tags
@@ -170,11 +171,11 @@ def test_damaged_seconds_stop_the_minutes_that_would_be_built_of_them(
     assert bars(lake).is_empty()
 
 
-def damage(lake, table: str, **values: float) -> None:
+def damage(lake, table: str, **values: float | pl.Expr) -> None:
     from lakehouse_pipeline.lake.slices import Slice
 
     stored = bars(lake, table).filter(pl.col("open_time").dt.date() == DAY)
-    wrong = stored.with_columns(**{name: pl.lit(value) for name, value in values.items()})
+    wrong = stored.with_columns(**values)
     lake.overwrite(table, wrong, slice=Slice("BINANCE", TimeWindow.of_day(DAY)))
 
 
@@ -191,6 +192,37 @@ def test_seconds_that_lost_volume_or_a_price_fail_the_checks_of_their_day(record
 
     assert failed(whole) == set()
     assert failed(broken) == {"minutes_equal_direct_ones", "volume_is_conserved"}
+
+
+@pytest.mark.parametrize(
+    ("shift", "why"),
+    [(timedelta(seconds=7), "off the grid"), (timedelta(hours=6), "not closed yet")],
+)
+def test_bars_out_of_their_place_fail_the_check_of_their_day(recorded, lake, run, shift, why):
+    recorded(minutes=3)
+    run("finalize_yesterday", tags=TODAY)
+    damage(lake, "market.bars_1m", open_time=pl.col("open_time") + shift)
+
+    assert why in misplaced(run("check_days", tags=TODAY))
+
+
+def test_a_bar_stored_twice_fails_the_check_of_its_day(recorded, lake, run):
+    from lakehouse_pipeline.lake.slices import Slice
+
+    recorded(minutes=3)
+    run("finalize_yesterday", tags=TODAY)
+    stored = bars(lake, "market.bars_1s")
+    twice = pl.concat([stored, stored.head(1)])
+    lake.overwrite("market.bars_1s", twice, slice=Slice("BINANCE", TimeWindow.of_day(DAY)))
+
+    assert "repeated" in misplaced(run("check_days", tags=TODAY))
+
+
+def misplaced(result) -> str:
+    """Return what the check of places shows, having failed."""
+    failed = {c.check_name: c for c in result.get_asset_check_evaluations() if not c.passed}
+    check = failed["rows_are_in_their_place"]
+    return str(check.metadata["first_offenders"].value)
 
 
 def damaged_builder():

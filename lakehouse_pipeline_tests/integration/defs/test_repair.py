@@ -99,9 +99,13 @@ def test_minutes_that_differ_are_listed_by_the_check(run):
     """What was scripted has nothing to do with the market the official bars come from."""
     result = run("repair", tags=TAGS)
 
-    (failed,) = [check for check in result.get_asset_check_evaluations() if not check.passed]
-    assert failed.check_name == "reconciliation_is_within_tolerance"
-    assert "10:11 close" in failed.metadata["first_offenders"].value
+    failed = {c.check_name: c for c in result.get_asset_check_evaluations() if not c.passed}
+    assert set(failed) == {"gaps_hold_what_was_missed", "reconciliation_is_within_tolerance"}
+    listed = failed["reconciliation_is_within_tolerance"].metadata["first_offenders"].value
+    assert "10:11 close" in listed
+    short = failed["gaps_hold_what_was_missed"]
+    assert short.severity == dg.AssetCheckSeverity.WARN
+    assert "volume_residual" in short.metadata["first_offenders"].value
 
 
 def test_each_hour_all_that_the_feed_still_reaches_is_looked_through(defs, tmp_path):
