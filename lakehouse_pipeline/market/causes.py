@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from heapq import merge
 
 import polars as pl
 
@@ -57,6 +58,9 @@ _OF_MARK = {
 _OF_THE_FEED = frozenset({Ending.CLOSED, Ending.SILENT, Ending.REFUSED, Ending.BANNED})
 
 
+Told = tuple[int, str, str, datetime, datetime, str | None]  # place, kind, session, from, to, why
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One session's life as its marks tell it."""
@@ -74,7 +78,7 @@ class Testimony:
 
     sessions: list[Session]  # by first frame
     subscribed: dict[str, set[str]]  # symbol → its sessions
-    marks: list[tuple[str, str | None, str, datetime, datetime, str | None]]
+    marks: dict[str | None, list[Told]]  # by symbol, of all of a session under None; by start
 
     @classmethod
     def of(cls, coverage: pl.DataFrame) -> Testimony:
@@ -90,25 +94,28 @@ class Testimony:
         subscribed: defaultdict[str, set[str]] = defaultdict(set)
         for session, symbol in subscriptions(coverage):
             subscribed[symbol].add(session)
-        marks = (
+        marks: defaultdict[str | None, list[Told]] = defaultdict(list)
+        told = (
             coverage.filter(pl.col("kind").is_in(list(_OF_MARK)))
             .sort("start", "writer_id", "sequence")
-            .select("kind", "symbol", "session_id", "start", "end", "reason")
+            .select("symbol", "kind", "session_id", "start", "end", "reason")
         )
+        for place, (symbol, *mark) in enumerate(told.iter_rows()):
+            marks[symbol].append((place, *mark))
         return cls(
             sessions=[
                 Session(name, first, last, reasons.get(name), alive.get(name, []))
                 for name, first, last in lives.sort("start", "session_id").iter_rows()
             ],
             subscribed=dict(subscribed),
-            marks=list(marks.iter_rows()),
+            marks=dict(marks),
         )
 
     def explain(self, symbol: str, hole: TimeWindow) -> tuple[Cause, str]:
         """Return why *symbol* was not seen in *hole*, and what says so."""
-        for kind, of, session, start, end, reason in self.marks:
-            concerns = of == symbol or (of is None and session in self.subscribed[symbol])
-            if concerns and start < hole.end and max(end, start) >= hole.start:
+        of_all = (mark for mark in self.marks.get(None, []) if mark[2] in self.subscribed[symbol])
+        for _, kind, session, start, end, reason in merge(self.marks.get(symbol, []), of_all):
+            if start < hole.end and max(end, start) >= hole.start:
                 text = f"session {session[:8]} {kind} at {_clock(start)}: {reason or 'no reason'}"
                 return _OF_MARK[Mark(kind)], text
         open_session = self._session_around(symbol, hole)

@@ -53,9 +53,9 @@ def find_gaps(
     rows = []
     for symbol in asked:
         for hole in holes[symbol]:
-            parts = [(day, part) for day in hole.days() if (part := _on(day, hole, visible))]
-            if not parts:
+            if not hole.intersect(visible):  # most are of other days
                 continue
+            parts = [(day, part) for day in hole.days() if (part := _on(day, hole, visible))]
             crossing = crossings.across(symbol, hole)
             cause, why = testimony.explain(symbol, hole)
             same = (gap_id(exchanges[symbol], symbol, hole.start), exchanges[symbol], symbol)

@@ -93,14 +93,18 @@ def subtract(windows: Iterable[TimeWindow], holes: Iterable[TimeWindow]) -> list
     if not gaps:
         return whole
     rest: list[TimeWindow] = []
+    first = 0  # the first hole that may reach into this window or a later one
     for window in whole:
         start = window.start
-        for hole in gaps:
-            if hole.end <= start or hole.start >= window.end:
-                continue
+        while first < len(gaps) and gaps[first].end <= start:
+            first += 1
+        for index in range(first, len(gaps)):
+            hole = gaps[index]
+            if hole.start >= window.end:
+                break
             if hole.start > start:
                 rest.append(TimeWindow(start, hole.start))
-            start = max(start, hole.end)
+            start = hole.end
         if start < window.end:
             rest.append(TimeWindow(start, window.end))
     return rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from hypothesis import given
@@ -47,6 +47,40 @@ def test_results_are_sorted_disjoint_and_never_touch_without_need(
 @given(windows, windows)
 def test_what_is_taken_and_what_is_left_make_the_whole(a: list[TimeWindow], b: list[TimeWindow]):
     assert union(subtract(a, b) + intersect(a, b)) == union(a)
+
+
+def test_taking_away_costs_as_much_as_there_is():
+    """A month of coverage has thousands of holes: each is looked at about once."""
+
+    class Counted(datetime):
+        compared = 0
+
+        def __lt__(self, other: datetime) -> bool:
+            Counted.compared += 1
+            return datetime.__lt__(self, other)
+
+        def __le__(self, other: datetime) -> bool:
+            Counted.compared += 1
+            return datetime.__le__(self, other)
+
+        def __ge__(self, other: datetime) -> bool:
+            Counted.compared += 1
+            return datetime.__ge__(self, other)
+
+        def __gt__(self, other: datetime) -> bool:
+            Counted.compared += 1
+            return datetime.__gt__(self, other)
+
+    def at(minute: int) -> Counted:
+        return Counted(2026, 1, 1 + minute // 1440, minute // 60 % 24, minute % 60, tzinfo=UTC)
+
+    count = 2_000
+    whole = [TimeWindow(at(10 * n), at(10 * n + 9)) for n in range(count)]
+    holes = [TimeWindow(at(10 * n + 3), at(10 * n + 5)) for n in range(count)]
+    Counted.compared = 0
+
+    assert len(subtract(whole, holes)) == 2 * count
+    assert Counted.compared < 30 * count
 
 
 @given(st.integers(0, 10**9), st.integers(1, 100_000))
