@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.progress import Noted, Renewal, at_least
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
 from lakehouse_pipeline.market.counters import as_kinds, compensate, followed
@@ -75,8 +76,8 @@ def build_1s(
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
     for part in _days(window, watermark):
-        reached: dict[str, int | str] = (
-            {} if symbols else {f"closed_to.{exchange}": _later(lake, exchange, part.end)}
+        reached: dict[str, Noted | Renewal] = (
+            {} if symbols else {f"closed_to.{exchange}": at_least(int(part.end.timestamp()))}
         )
         if progress is not None:  # with each day, so that a long catch-up gets somewhere
             reached |= {**progress, f"built_to.{exchange}": int(part.end.timestamp())}
@@ -162,10 +163,6 @@ def built_seconds(lake: Lakehouse, exchange: str, watermark: datetime) -> dateti
     """
     closed_to = lake.progress(BARS_1S, f"closed_to.{exchange}")
     return datetime.fromtimestamp(closed_to or 0, tz=watermark.tzinfo)
-
-
-def _later(lake: Lakehouse, exchange: str, end: datetime) -> int:
-    return int(max(end, built_seconds(lake, exchange, end)).timestamp())
 
 
 def _days(window: TimeWindow, watermark: datetime) -> Iterator[TimeWindow]:

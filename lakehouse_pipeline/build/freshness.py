@@ -19,6 +19,7 @@ from datetime import date, datetime, timedelta
 from typing import Self
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.progress import Renewal
 from lakehouse_pipeline.lake.slices import Selection
 from lakehouse_pipeline.market.windows import DAY, TimeWindow
 
@@ -176,9 +177,10 @@ def note(
     watermark: datetime,
     symbols: Iterable[str] | None,
     reach: int = 0,
-) -> dict[str, str]:
+) -> dict[str, Renewal]:
     """Return the note to write with a build of *window*; taken before anything is read.
 
+    It is added to what the table says when the build lands: others build other days meanwhile.
     Nothing unless it is a whole day that *watermark* has closed, of every symbol, and what it is
     built from has its own note, and is not due on any of the *reach* days before it.
     """
@@ -200,8 +202,7 @@ def note(
         before = TimeWindow(window.start - reach * DAY, window.start)
         if _sources_due(lake, table, exchange, before):
             return {}
-    notes = notes_of(lake, table, exchange).with_day(day, read, reach=reach)
-    return {_key(exchange): notes.dump()}
+    return {_key(exchange): lambda told: Notes.parse(told).with_day(day, read, reach=reach).dump()}
 
 
 def _sources_due(lake: Lakehouse, table: str, exchange: str, window: TimeWindow) -> list[Due]:

@@ -207,9 +207,9 @@ def _unbuilt(
         lake.progress(INDICATORS, f"built_from.{source}.{exchange}") or 0 for source in SOURCES
     )
     touched = [
-        file.times[0]
-        for file in lake.touched_since(BARS_1M, bars_seen, exchange)
-        if file.times is not None and file.times[1] >= reach
+        change.start
+        for change in lake.changed_since(BARS_1M, bars_seen, exchange)
+        if change.end > reach
     ]
     told = json.loads(lake.note(INDICATORS, f"missed.{exchange}") or "{}")
     touched += [

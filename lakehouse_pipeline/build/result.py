@@ -11,6 +11,7 @@ import stamina
 from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.lake.commit import Commit
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.progress import Progress
 from lakehouse_pipeline.lake.slices import Slice
 
 Fact = int | float | str
@@ -33,7 +34,7 @@ def write_slice(
     part: Slice,
     compute: Callable[[], pl.DataFrame],
     *,
-    progress: Mapping[str, int | str] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[pl.DataFrame, BuildResult]:
     """Replace the rows of *part* by what *compute* reads and returns.
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.progress import Noted, Renewal
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.symbols import describe_symbols
 from lakehouse_pipeline.market.windows import TimeWindow
@@ -40,7 +41,7 @@ def build_symbols(
         return rows if names is None else rows.filter(pl.col("symbol").is_in(names))
 
     is_running = window.start <= watermark < window.end and names is None
-    progress: dict[str, int | str] = (
+    progress: dict[str, Noted | Renewal] = (
         {f"judged_to.{exchange}": int(watermark.timestamp())} if is_running else {}
     )
     progress |= note(lake, SYMBOLS, exchange, window, watermark=watermark, symbols=symbols)

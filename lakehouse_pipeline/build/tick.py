@@ -14,7 +14,7 @@ import polars as pl
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.coverage import LATENESS, Mark
-from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor, union
+from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, ceil, floor, union
 
 from .bars import BARS_1M, BARS_1S, HISTORY_1M, build_1m, build_1s, built_seconds
 from .inputs import COVERAGE, LATE_ARRIVAL
@@ -131,9 +131,8 @@ def repaired(lake: Lakehouse, exchange: str, *, closed: datetime) -> list[TimeWi
     if lake.head(HISTORY_1M) == seen:  # planning the files would cost more each year
         return []
     came = [
-        (file.times[0], file.times[1] + MINUTE)
-        for file in lake.touched_since(HISTORY_1M, seen, exchange)
-        if file.times is not None
+        (change.start, ceil(change.end, MINUTE))
+        for change in lake.changed_since(HISTORY_1M, seen, exchange)
     ]
     if lake.progress(BARS_1S, f"kinds.{exchange}"):
         came += [(start + DAY, end + DAY + MINUTE) for start, end in came]
@@ -161,12 +160,12 @@ def unbuilt(
         start = floor(closed, DAY)
     else:
         reach = _reach(closed)
-        landed = [
-            file.times[0]
-            for file in lake.touched_since(source, seen, exchange)
-            if file.times is not None and file.times[1] >= reach
+        changed = [
+            change.start
+            for change in lake.changed_since(source, seen, exchange)
+            if change.end > reach
         ]
-        begins = [max(floor(at, MINUTE), reach) for at in (*landed, *touched)]
+        begins = [max(floor(at, MINUTE), reach) for at in (*changed, *touched)]
         start = min([datetime.fromtimestamp(built_to, tz=UTC), *begins])
     return TimeWindow(start, closed) if start < closed else None
 

@@ -39,7 +39,12 @@ from pyiceberg.table.snapshots import (
     Summary,
     update_snapshot_summaries,
 )
-from pyiceberg.table.update import AddPartitionSpecUpdate, AssertLastAssignedPartitionId
+from pyiceberg.table.update import (
+    AddPartitionSpecUpdate,
+    AssertLastAssignedPartitionId,
+    SetPropertiesUpdate,
+    UpdatesAndRequirements,
+)
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from lakehouse_pipeline.errors import CommitConflict
@@ -47,6 +52,7 @@ from lakehouse_pipeline.telemetry import COMMIT_SECONDS, COMMITS
 
 from .metadata import retried, table_name
 from .planning import DataFileInfo, may_list
+from .progress import Progress, settle
 from .transaction import StagedTransaction
 
 Guard = Callable[[Snapshot | None], None]  # raises CommitConflict if the head is not as planned
@@ -75,16 +81,16 @@ def append_files(
     table: Table,
     files: Sequence[DataFile],
     *,
-    properties: Mapping[str, str],
+    progress: Progress,
     seen: Mapping[str, str | None],
 ) -> Commit:
-    """Add *files* and set *properties* in one transaction, past any concurrent commit.
+    """Add *files* and set *progress* in one transaction, past any concurrent commit.
 
     Raises:
         CommitConflict: if a property is no longer as *seen*; nothing was committed.
     """
-    change = _Change(added=[NewFile(file) for file in files], seen=seen)
-    return _commit(table, Operation.APPEND, change, properties)
+    change = _Change(added=[NewFile(file) for file in files], seen=seen, progress=progress)
+    return _commit(table, Operation.APPEND, change)
 
 
 def check_seen(table: Table, seen: Mapping[str, str | None]) -> None:
@@ -102,16 +108,19 @@ def overwrite_files(
     added: Sequence[NewFile],
     removed: Collection[DataFileInfo],
     guard: Guard,
-    properties: Mapping[str, str],
+    progress: Progress,
 ) -> Commit:
     """Put *added* in the place of *removed* in one snapshot, if *guard* holds.
+
+    Without files it is a snapshot nevertheless: only a commit that moves the head is tried again,
+    with *progress* renewed, when another came between.
 
     Raises:
         CommitConflict: if a removed file is gone or the guard refused; nothing was committed.
     """
     # Readers of the format take an overwrite that removes nothing for an append, and so do we.
     operation = Operation.OVERWRITE if removed else Operation.APPEND
-    return _commit(table, operation, _Change(added, removed, guard), properties)
+    return _commit(table, operation, _Change(added, removed, guard, progress=progress))
 
 
 def replace_files(
@@ -122,7 +131,7 @@ def replace_files(
     Raises:
         CommitConflict: if a removed file is gone; nothing was committed.
     """
-    return _commit(table, Operation.REPLACE, _Change(added, removed), {})
+    return _commit(table, Operation.REPLACE, _Change(added, removed))
 
 
 @retried
@@ -146,17 +155,14 @@ class _Change:
     removed: Collection[DataFileInfo] = ()
     guard: Guard | None = None
     seen: Mapping[str, str | None] = field(default_factory=dict)
+    progress: Progress = field(default_factory=dict)
 
 
-def _commit(
-    table: Table, operation: Operation, change: _Change, properties: Mapping[str, str]
-) -> Commit:
+def _commit(table: Table, operation: Operation, change: _Change) -> Commit:
     started = time.perf_counter()
     transaction = StagedTransaction(table)
     producer = _ChangeFiles(operation, transaction, table.io, change)
     try:
-        if properties:
-            transaction.set_properties(dict(properties))
         producer.commit()
         transaction.commit_transaction()
     except ValidationException as error:
@@ -196,6 +202,14 @@ class _ChangeFiles(_MergeAppendFiles):
     def clean_up(self) -> None:
         """Delete the manifests; the library does so only once the catalog was asked."""
         self._clean_all_uncommitted()
+
+    def _commit(self) -> UpdatesAndRequirements:
+        updates, requirements = super()._commit()
+        # Of the refreshed table, as in _validate_concurrency; the last of several settings counts.
+        known = self._transaction._table.metadata.properties  # noqa: SLF001  # as above
+        if told := settle(self._change.progress, known):
+            updates = (SetPropertiesUpdate(updates=told), *updates)
+        return updates, requirements
 
     def _validate_concurrency(self) -> None:
         if self._change.guard is not None:

@@ -38,6 +38,8 @@ from .metadata import (
     table_name,
 )
 from .planning import DataFileInfo, Planner
+from .progress import Noted, Progress, settle
+from .removals import MICROSECOND, Removals, removals_key
 from .slices import EVERYTHING, Selection, Slice
 from .tables import SEALED, TABLES, TableSpec
 
@@ -169,6 +171,17 @@ class Lakehouse:
         loaded = self.load(table)
         return self.plan(loaded, loaded.current_snapshot(), Selection(exchange), after=sequence)
 
+    def changed_since(self, table: str, sequence: int, exchange: str) -> list[TimeWindow]:
+        """Return when rows of *exchange* lie that came, or were taken away, after *sequence*."""
+        loaded = self.load(table)
+        files = self.plan(loaded, loaded.current_snapshot(), Selection(exchange), after=sequence)
+        came = [
+            TimeWindow(file.times[0], file.times[1] + MICROSECOND)
+            for file in files
+            if file.times is not None
+        ]
+        return came + Removals.of(loaded.properties, exchange).since(sequence)
+
     def files(self, table: str) -> pl.DataFrame:
         """Return the live data files: path, spec, partition, rows, bytes, sequence."""
         return pl.DataFrame(
@@ -212,7 +225,7 @@ class Lakehouse:
         table: str,
         frame: pl.DataFrame,
         *,
-        progress: Mapping[str, int | str] | None = None,
+        progress: Mapping[str, Noted] | None = None,
         seen: Mapping[str, int | None] | None = None,
     ) -> Commit:
         """Add *frame* and set *progress* in one transaction; an empty frame only the latter.
@@ -229,7 +242,7 @@ class Lakehouse:
                 dozen times; nothing landed.
         """
         spec, loaded = _spec(table), self.load(table)
-        properties = _properties(progress)
+        properties = settle(progress or {}, {})
         expected = {key: None if at is None else str(at) for key, at in (seen or {}).items()}
         check_seen(loaded, expected)
         with typed_errors(f"appending to {table}"):
@@ -239,7 +252,7 @@ class Lakehouse:
                 return _nothing(loaded)
             files = write_files(loaded, spec, frame, spec_id=spec.landing)
             try:
-                commit = append_files(loaded, files, properties=properties, seen=expected)
+                commit = append_files(loaded, files, progress=properties, seen=expected)
             except CommitConflict:
                 discard(loaded.io, files)
                 raise
@@ -251,7 +264,7 @@ class Lakehouse:
         frame: pl.DataFrame,
         *,
         slice: Slice,  # noqa: A002  # the word for it everywhere
-        progress: Mapping[str, int | str] | None = None,
+        progress: Progress | None = None,
         since: int | None = None,
     ) -> Commit:
         """Put *frame* in the place of exactly the rows of *slice*, in one snapshot.
@@ -263,7 +276,8 @@ class Lakehouse:
             table: the identifier.
             frame: rows of the slice alone.
             slice: what is replaced.
-            progress: table properties set in the same transaction.
+            progress: table properties set in the same transaction; functions are of what they say
+                when it lands.
             since: the table's ``head`` when the caller began to read; writes into the slice
                 after it are conflicts as well, not only those during this call.
 
@@ -285,15 +299,18 @@ class Lakehouse:
             spec_id = SEALED if slice.spans_whole_days else spec.landing
             added = [NewFile(file) for file in self._write(loaded, frame, spec_id)]
             added += survivors
-            if not added and not removed:
-                return self.append(table, frame, progress=progress)
+            noted: Progress = progress or {}
+            if removed:
+                noted = {**noted, **_removal(loaded, slice, removed)}
+            elif not added:
+                told = settle(noted, loaded.properties)
+                is_news = told.items() - loaded.properties.items()
+                # A renewal needs a commit that is tried again if it is overtaken: a snapshot.
+                if not (is_news and any(map(callable, noted.values()))):
+                    return self.append(table, frame, progress=told)
             try:
                 commit = overwrite_files(
-                    loaded,
-                    added=added,
-                    removed=removed,
-                    guard=guard,
-                    properties=_properties(progress),
+                    loaded, added=added, removed=removed, guard=guard, progress=noted
                 )
             except CommitConflict:
                 discard(loaded.io, [new.file for new in added])
@@ -308,7 +325,9 @@ class Lakehouse:
 
     def _guard(self, table: Table, slice_: Slice, known: int) -> Guard:
         def check(head: Snapshot | None) -> None:
-            if self.plan(table, head, slice_.selection, after=known):
+            removals = Removals.of(table.properties, slice_.exchange).since(known)
+            taken = any(window.intersect(slice_.window) for window in removals)
+            if taken or self.plan(table, head, slice_.selection, after=known):
                 raise CommitConflict(
                     f"Somebody else wrote into {slice_} of {table_name(table)}.",
                     mend="Read again, compute again.",
@@ -393,8 +412,20 @@ def _snapshot(table: Table, wanted: int | str | None) -> Snapshot | None:
     return found
 
 
-def _properties(progress: Mapping[str, int | str] | None) -> dict[str, str]:
-    return {key: str(value) for key, value in (progress or {}).items()}
+def _removal(table: Table, slice_: Slice, removed: Collection[DataFileInfo]) -> Progress:
+    """Return the note of where the commit of *table* that comes next takes rows away."""
+    known = [file.times for file in removed if file.times is not None]
+    window = slice_.window
+    if len(known) == len(removed):
+        first, last = min(times[0] for times in known), max(times[1] for times in known)
+        window = window.intersect(TimeWindow(first, last + MICROSECOND)) or window
+
+    def renew(told: str | None) -> str:
+        # Each attempt refreshes the table before.
+        sequence = table.metadata.next_sequence_number()
+        return Removals.parse(told).noting(sequence, window).dump()
+
+    return {removals_key(slice_.exchange): renew}
 
 
 def _nothing(table: Table) -> Commit:

@@ -18,6 +18,7 @@ from lakehouse_pipeline.build.gaps import read_gaps
 from lakehouse_pipeline.build.indicators import studies_of
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.coverage import Mark
 from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline.settings import load_settings
@@ -265,3 +266,21 @@ def test_a_dense_view_says_why_an_interval_is_empty(lake: Lakehouse) -> None:
     assert kinds[START + 101 * SECOND] == "quiet"
     assert kinds[START + 320 * SECOND] == "gap"
     assert dense.height == (dense["open_time"][-1] - dense["open_time"][0]) / SECOND + 1
+
+
+def test_minutes_go_with_the_seconds_they_were_made_of(lake: Lakehouse):
+    land(lake, script_of(START, late=False), 0, 240)
+    seen = current_watermark(lake, "BINANCE")
+    assert seen is not None
+    tick_1s(lake, "BINANCE", watermark=seen)
+    tick_1m(lake, "BINANCE", watermark=seen)
+    before = lake.scan("market.bars_1m").collect()
+    gone = TimeWindow(START + MINUTE, START + 2 * MINUTE)
+
+    nothing = lake.scan("market.bars_1s").collect().clear()
+    lake.overwrite("market.bars_1s", nothing, slice=Slice("BINANCE", gone))
+    tick_1m(lake, "BINANCE", watermark=seen)
+
+    kept = before.filter(pl.col("open_time") != gone.start)
+    assert 0 < kept.height < before.height
+    assert_frame_equal(lake.scan("market.bars_1m").collect(), kept, check_row_order=False)

@@ -28,7 +28,7 @@ def test_the_minor_version_is_the_one_that_was_read() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["_manifests", "_summary", "_validate_concurrency"],
+    ["_manifests", "_summary", "_validate_concurrency", "_commit"],
 )
 def test_the_producer_calls_what_is_overridden(name: str) -> None:
     callers = inspect.getsource(_SnapshotProducer._commit) + inspect.getsource(

@@ -10,6 +10,8 @@ from polars.testing import assert_frame_equal
 from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.lake import Lakehouse, Slice
 from lakehouse_pipeline.lake.cleaning import NO_GUARD, plan_cleaning
+from lakehouse_pipeline.lake.progress import at_least
+from lakehouse_pipeline.lake.removals import MICROSECOND
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
 
@@ -208,6 +210,83 @@ def test_a_slice_written_since_the_caller_looked_is_a_conflict(
     assert set(closes(lake).values()) == {7.0, 1.0}
 
 
+def test_rows_taken_away_since_the_caller_looked_are_a_conflict(
+    lake: Lakehouse, bars: Frames
+) -> None:
+    lake.append(TABLE, bars(minutes=3))
+    began = lake.head(TABLE)
+    here, nothing = Slice("BINANCE", window(0, 2)), pl.DataFrame(schema=schemas.MINUTE_BARS)
+    lake.overwrite(TABLE, nothing, slice=here, since=began)
+
+    with pytest.raises(CommitConflict, match="Somebody else"):
+        lake.overwrite(TABLE, bars(minutes=2), slice=here, since=began)
+    lake.overwrite(
+        TABLE, bars(TEN + 2 * MINUTE, close=2.0), slice=Slice("BINANCE", window(2, 3)), since=began
+    )
+
+    assert closes(lake) == {("BTCUSDT", 2): 2.0, ("ETHUSDT", 2): 2.0}
+
+
+def test_rows_taken_away_are_a_change(lake: Lakehouse, bars: Frames) -> None:
+    lake.append(TABLE, bars(minutes=4))
+    lake.append(TABLE, bars(symbols=["OKX:BTCUSDC"]))
+    seen = lake.head(TABLE)
+    nothing = pl.DataFrame(schema=schemas.MINUTE_BARS)
+
+    lake.overwrite(TABLE, nothing, slice=Slice("BINANCE", window(1, 9)))
+
+    (taken,) = lake.changed_since(TABLE, seen, "BINANCE")
+    assert (taken.start, taken.end) == (TEN + MINUTE, TEN + 3 * MINUTE + MICROSECOND)
+    assert lake.changed_since(TABLE, seen, "OKX") == []
+    assert lake.changed_since(TABLE, lake.head(TABLE), "BINANCE") == []
+
+
+def test_a_retried_overwrite_notes_the_commit_that_took_rows_away(
+    lake: Lakehouse, bars: Frames, racing: Callable[..., Lakehouse]
+) -> None:
+    lake.append(TABLE, bars())
+    nothing, here = pl.DataFrame(schema=schemas.MINUTE_BARS), Slice("BINANCE", window(0, 1))
+
+    late = racing(lambda: lake.append(TABLE, bars(symbols=["OKX:BTCUSDC"])))
+    commit = late.overwrite(TABLE, nothing, slice=here)
+
+    assert commit.sequence == 3
+    assert lake.changed_since(TABLE, 2, "BINANCE") == [TimeWindow(TEN, TEN + MICROSECOND)]
+
+
+def test_what_is_renewed_is_what_the_table_says_when_it_lands(
+    lake: Lakehouse, bars: Frames, racing: Callable[..., Lakehouse]
+) -> None:
+    def days(day: str) -> Callable[[str | None], str]:
+        return lambda told: f"{told or ''}{day}"
+
+    def other() -> None:
+        nothing = pl.DataFrame(schema=schemas.MINUTE_BARS)  # and there was nothing
+        empty = Slice("BINANCE", window(5, 6))
+        lake.overwrite(TABLE, nothing, slice=empty, progress={"days": days("b"), "to": at_least(9)})
+
+    late = racing(other)
+    late.overwrite(
+        TABLE,
+        bars(),
+        slice=Slice("BINANCE", window(0, 1)),
+        progress={"days": days("a"), "to": at_least(7)},
+    )
+
+    assert (lake.note(TABLE, "days"), lake.progress(TABLE, "to")) == ("ba", 9)
+    assert late.head(TABLE) == 2
+
+
+def test_an_empty_overwrite_that_says_nothing_new_makes_no_snapshot(lake: Lakehouse) -> None:
+    nothing, here = pl.DataFrame(schema=schemas.MINUTE_BARS), Slice("BINANCE", window(0, 1))
+    first = lake.overwrite(TABLE, nothing, slice=here, progress={"to": at_least(9)})
+
+    second = lake.overwrite(TABLE, nothing, slice=here, progress={"to": at_least(8)})
+
+    assert first.snapshot_id is not None
+    assert (second.snapshot_id, lake.progress(TABLE, "to")) == (None, 9)
+
+
 # Races: the other writer commits between this one's planning and its commit.
 
 
@@ -278,7 +357,7 @@ def test_an_overwrite_that_emptied_the_slice_meanwhile_is_a_conflict(
     slice_, nothing = Slice("BINANCE", window(0, 1)), pl.DataFrame(schema=schemas.MINUTE_BARS)
     loser = racing(lambda: lake.overwrite(TABLE, nothing, slice=slice_))
 
-    with pytest.raises(CommitConflict, match="gone"):
+    with pytest.raises(CommitConflict, match="Somebody else"):
         loser.overwrite(TABLE, bars(close=3.0), slice=slice_)
 
     assert closes(lake) == {}
