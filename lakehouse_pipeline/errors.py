@@ -18,6 +18,7 @@
     ├── FeedError                  what the feed said or did (see its own tree below)
     │   ├── TransportError         no connection, or it broke
     │   │   ├── HandshakeRefused   HTTP status instead of a websocket (403, 429)
+    │   │   ├── RedirectRefused    to a host that must not see the token
     │   │   ├── FeedSilent         no frame at all for the watchdog's time
     │   │   └── NoAnswer           one question was not answered in time
     │   ├── ProtocolFault          text that is not the protocol
@@ -116,6 +117,15 @@ class HandshakeRefused(TransportError):
     def __init__(self, status: int) -> None:
         super().__init__(f"The feed answered the handshake with HTTP {status}.")
         self.status = status
+
+
+class RedirectRefused(TransportError):
+    def __init__(self, host: str, *, configured: str) -> None:
+        super().__init__(
+            f"The feed redirected to {host!r}, which must not see a token meant for {configured}.",
+            mend="If you trust it, set LAKEHOUSE_FEED__URL to it.",
+        )
+        self.host = host
 
 
 class FeedSilent(TransportError):

@@ -5,6 +5,7 @@ with the time it was seen. Nothing here reconnects, resubscribes or understands 
 worker's business, which tells the errors apart:
 
 * ``HandshakeRefused``: the feed answered with an HTTP status; pause long after 403 and 429;
+* ``RedirectRefused``: it sent us to a host that must not see our token;
 * ``FeedSilent``: no frame at all for the watchdog's time, so the socket is dead;
 * ``TransportError``: anything else between us and the feed, orderly closing included;
 * an error of ``to_error`` when the feed refuses us instead of greeting.
@@ -28,6 +29,7 @@ from lakehouse_pipeline.errors import (
     FeedSilent,
     HandshakeRefused,
     ProtocolFault,
+    RedirectRefused,
     SettingsError,
     TransportError,
 )
@@ -36,6 +38,7 @@ from lakehouse_pipeline.settings import FeedSettings
 from .frames import FrameDecoder
 from .messages import Hello, Redirect, to_error
 from .parsing import parse
+from .site import may_see_token
 from .watchdog import Watchdog
 
 MAX_MESSAGE_BYTES = 64 << 20  # history comes as one message, 1.1 MB for 10,000 bars
@@ -105,6 +108,9 @@ class Connection:
 async def connect(feed: FeedSettings, *, now: Callable[[], datetime]) -> AsyncIterator[Connection]:
     """Connect, follow redirects, read the greeting; close on leaving, within seconds.
 
+    With a token, or cookies that give one, redirects are followed within the feed's own site alone,
+    because whoever greets us is shown it, now or when it is renewed.
+
     Args:
         feed: where to, who we say we are, and the timeouts.
         now: the worker's clock, asked whenever a message was seen. It may be set from
@@ -112,10 +118,11 @@ async def connect(feed: FeedSettings, *, now: Callable[[], datetime]) -> AsyncIt
 
     Raises:
         SettingsError: if the configured address is none.
-        HandshakeRefused, FeedSilent, TransportError, ProtocolFault, AuthError, Banned, LimitError:
-            see the module.
+        HandshakeRefused, RedirectRefused, FeedSilent, TransportError, ProtocolFault, AuthError,
+        Banned, LimitError: see the module.
     """
     url = feed.url
+    has_secret = feed.token is not None or feed.sessionid is not None
     for _ in range(MAX_REDIRECTS + 1):
         websocket = await _open(url, feed)
         try:
@@ -133,12 +140,21 @@ async def connect(feed: FeedSettings, *, now: Callable[[], datetime]) -> AsyncIt
         finally:
             await _close(websocket)
         url = urlsplit(url)._replace(netloc=event.host).geturl()
+        if has_secret and not may_see_token(url, feed.url):
+            raise RedirectRefused(event.host[:80], configured=str(urlsplit(feed.url).hostname))
     raise TransportError(f"The feed redirected more than {MAX_REDIRECTS} times.")
+
+
+class _Straight(open_websocket):
+    """Follows no HTTP redirect, as no browser does: only the greeting may send us elsewhere."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
 
 
 async def _open(url: str, feed: FeedSettings) -> ClientConnection:
     try:
-        return await open_websocket(
+        return await _Straight(
             url,
             origin=Origin(feed.origin),
             user_agent_header=feed.user_agent,

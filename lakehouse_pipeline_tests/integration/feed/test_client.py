@@ -19,6 +19,7 @@ from lakehouse_pipeline.errors import (
     FeedSilent,
     HandshakeRefused,
     ProtocolFault,
+    RedirectRefused,
     SettingsError,
     TransportError,
 )
@@ -58,6 +59,10 @@ class SmallServer:
         if request.path.startswith("/status/"):
             status = HTTPStatus(int(request.path.rpartition("/")[2]))
             return connection.respond(status, "no")
+        if request.path == "/moved-by-http":
+            response = connection.respond(HTTPStatus.FOUND, "elsewhere")
+            response.headers["Location"] = f"ws://{self.host}/echo"
+            return response
         return None
 
     async def _talk(self, websocket):
@@ -131,12 +136,13 @@ class SmallServer:
         if len(self.requests) > self.redirects:
             protocol.hello(session_id="0.1_there", now=NOW)
         else:
-            protocol.redirect(self.host)
+            protocol.redirect(self.elsewhere or self.host)
         for text in protocol.texts_to_send():
             await websocket.send(text)
         await websocket.wait_closed()
 
     redirects = 0
+    elsewhere: str | None = None  # where to instead of here
 
 
 @pytest.fixture
@@ -232,6 +238,59 @@ def test_redirects_are_followed(in_loop):
             assert connection.hello.session_id == "0.1_there"
 
         assert {request.path for request in server.requests} == {"/moved?type=chart"}
+
+    in_loop(scenario)
+
+
+SECRETS = [{"token": "secret"}, {"sessionid": "secret"}]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_token_follows_no_redirect_to_another_host(in_loop, secret):
+    async def scenario(server):
+        server.redirects = 1
+        server.elsewhere = server.host.replace("127.0.0.1", "localhost")
+        with pytest.raises(RedirectRefused) as refusal:
+            async with connecting(server, "/moved", **secret):
+                pass
+
+        assert refusal.value.host == server.elsewhere
+        assert "\n" not in str(refusal.value)
+        assert len(server.requests) == 1
+
+    in_loop(scenario)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_token_follows_redirects_of_the_same_host(in_loop, secret):
+    async def scenario(server):
+        server.redirects = 2
+        async with connecting(server, "/moved", **secret) as connection:
+            assert connection.hello.session_id == "0.1_there"
+
+    in_loop(scenario)
+
+
+def test_without_a_token_a_redirect_to_another_host_is_followed(in_loop):
+    async def scenario(server):
+        server.redirects = 1
+        server.elsewhere = server.host.replace("127.0.0.1", "localhost")
+        async with connecting(server, "/moved") as connection:
+            assert connection.hello.session_id == "0.1_there"
+
+        assert server.requests[-1].headers["Host"] == server.elsewhere
+
+    in_loop(scenario)
+
+
+def test_an_http_redirect_is_not_followed(in_loop):
+    async def scenario(server):
+        with pytest.raises(HandshakeRefused) as refusal:
+            async with connecting(server, "/moved-by-http", token="secret"):
+                pass
+
+        assert refusal.value.status == 302
+        assert len(server.requests) == 1
 
     in_loop(scenario)
 

@@ -20,6 +20,7 @@ from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.market.coverage import covered
 from lakehouse_pipeline.market.gaps import Cause, find_gaps
 from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline_tests.integration.feed.identity import ExpiresOnWord
 
 BTC, ETH = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT"
 SPEED = 8.0  # a busy machine may stand still for a second without it looking like an outage
@@ -134,6 +135,33 @@ def test_a_redirect_is_followed(tmp_path: Path, market, make_settings, run, even
     assert ends(worker.table("raw.coverage")) == ["stopped"]
     assert {packet.name for packet in real.sent} == {BTC}
     assert front.sent == []
+
+
+def test_a_token_is_not_shown_where_a_redirect_leads(
+    tmp_path: Path, market, make_settings, run, eventually
+):
+    """The worker stays with the feed it was given, and goes on there once it is greeted."""
+    seen = ExpiresOnWord(at=seconds(0))
+    before = "127.0.0.1"
+
+    async def scenario():
+        async with FeedServer(market, speed=SPEED, faults=[seen]) as other:
+            host = other.url.removeprefix("ws://").partition("/")[0].replace(before, "localhost")
+            leads_away = faults.Redirect(host=host, lasts=seconds(40))
+            async with FeedServer(market, speed=SPEED, faults=[leads_away]) as server:
+                settings = make_settings(tmp_path, server.url, [BTC], speed=SPEED)
+                feed = settings.feed.model_copy(update={"token": SecretStr("secret")})
+                settings = settings.model_copy(update={"feed": feed})
+                async with run(settings) as worker:
+                    await eventually(lambda: host in worker.status.feed_error, timeout=20)
+                    await eventually(lambda: worker.quotes_committed > 10, timeout=40)
+                return worker
+
+    worker = asyncio.run(scenario())
+
+    assert seen.shown == set()
+    assert worker.status.feed_error == ""
+    assert ends(worker.table("raw.coverage")) == ["stopped"]
 
 
 def test_failed_connects_leave_no_coverage_row(
