@@ -98,6 +98,9 @@ def backfill(folder: Path, days: int, symbols: int, say: Callable[[object], None
         at_a_time=1,
     )
     say(f"lakehouse build took {build}")
+    # As the stack does before any run: several first starts at once on an empty store fail.
+    prepare = [sys.executable, "-m", "lakehouse_pipeline.defs.lifecycle", "prepare"]
+    timed([prepare], by_dagster, at_a_time=1)
     dagster = timed(
         [
             [sys.executable, "-m", f"{__package__}.backfill_run", name, first, last]
