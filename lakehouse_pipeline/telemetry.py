@@ -14,6 +14,11 @@ from prometheus_client import Counter, Gauge, Histogram
 FRAMES = Counter("lakehouse_frames_total", "Websocket messages received.", ["exchange"])
 QUOTES = Counter("lakehouse_quotes_total", "Quote updates spooled.", ["exchange", "kind"])
 REJECTS = Counter("lakehouse_rejects_total", "Frames and rows refused.", ["exchange", "reason"])
+STUDIES_LACKING = Gauge(
+    "lakehouse_studies_lacking",
+    "Charts and studies the feed refused or did not answer, and has not given since.",
+    ["exchange"],
+)
 SESSIONS = Counter("lakehouse_sessions_total", "Sessions ended, by how.", ["exchange", "reason"])
 COMMITS = Counter("lakehouse_commits_total", "Iceberg commits.", ["table", "operation"])
 COMMIT_SECONDS = Histogram("lakehouse_commit_seconds", "Time of one Iceberg commit.", ["table"])

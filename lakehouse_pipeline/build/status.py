@@ -64,9 +64,11 @@ def describe_exchanges(
 def _say(living: list[WorkerStatus]) -> str:
     if not living:
         return "none"
-    troubles = [error for status in living for error in (status.feed_error, status.lake_error)]
-    said = next((error for error in troubles if error), "")
-    return said or ("recording" if any(status.connected for status in living) else "connecting")
+    errors = [error for status in living for error in (status.feed_error, status.lake_error)]
+    state = "recording" if any(status.connected for status in living) else "connecting"
+    said = next((error for error in errors if error), state)
+    studies = [trouble for status in living for trouble in status.study_troubles]
+    return "; ".join(dict.fromkeys([said, *studies]))
 
 
 def _count(lake: Lakehouse, table: str, exchange: str) -> int:

@@ -138,7 +138,7 @@ def known_failures(
 def summary(status: WorkerStatus) -> str:
     """Return one line about a worker that is recording."""
     commit = f"{status.last_commit_at:%H:%M:%S}" if status.last_commit_at else "none yet"
-    trouble = "; ".join(error for error in (status.feed_error, status.lake_error) if error)
+    trouble = "; ".join(status.troubles)
     return (
         f"Process {status.process.pid} records {status.symbols} symbols: {status.quotes} quotes, "
         f"{status.pending} rows of all tables to commit, last commit {commit} UTC"

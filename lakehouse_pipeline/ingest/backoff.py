@@ -1,13 +1,15 @@
-"""How long to wait before connecting again.
+"""How long to wait before connecting, or asking for anything else, again.
 
-Full jitter: a uniformly random part of a limit that doubles with each failure in a row, so that
-workers that lost the feed together do not come back together. A feed that said no waits long.
+Connecting has full jitter: a uniformly random part of a limit that doubles with each failure in a
+row, so that workers that lost the feed together do not come back together. A feed that said no
+waits long.
 """
 
 from __future__ import annotations
 
 import random
 from datetime import timedelta
+from typing import TypeVar
 
 from lakehouse_pipeline.errors import (
     AuthError,
@@ -20,6 +22,8 @@ from lakehouse_pipeline.errors import (
 FIRST = timedelta(seconds=1)
 STEADY = timedelta(seconds=10)  # a session this long was no failed attempt
 REFUSALS = (403, 429)
+
+Length = TypeVar("Length", int, timedelta)
 
 
 class Backoff:
@@ -40,8 +44,14 @@ class Backoff:
     def after_loss(self, *, lasted: timedelta) -> timedelta:
         """Return the pause after an attempt that ended by nothing the next one will repeat."""
         self._failures = 0 if lasted >= STEADY else self._failures + 1
-        limit = min(FIRST * 2 ** min(self._failures, 20), self._longest)
+        limit = doubled(FIRST, self._failures, longest=self._longest)
         return timedelta(seconds=random.uniform(0, limit.total_seconds()))  # noqa: S311  # the same
+
+
+def doubled(first: Length, failures: int, *, longest: Length) -> Length:
+    """Return *first*, doubled for each of *failures* in a row, and *longest* at most."""
+    factor: int = 2 ** min(failures, 20)
+    return min(first * factor, longest)
 
 
 def said_no(error: FeedError) -> bool:

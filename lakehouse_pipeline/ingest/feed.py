@@ -27,11 +27,12 @@ from .clock import Clock
 from .express import Express
 from .heartbeat import WorkerStatus
 from .journal import Journal
+from .landed import Landed
 from .limiter import ConnectLimiter
-from .rows import Entry, micros
+from .rows import Entry, micros, reject
 from .scripts import StudyScripts
 from .session import SessionRecorder
-from .studies import Landed, StudyRecorder, is_about_charts
+from .studies import StudyRecorder, is_about_charts
 from .together import until_first_ends
 from .tokens import Tokens
 
@@ -56,13 +57,14 @@ class Receiver:
         desired: Callable[[], frozenset[str]],
         tokens: Tokens,
         scripts: StudyScripts,
+        landed: Landed,
         journal: Journal,
         status: WorkerStatus,
     ) -> None:
         self.ending = Ending.STOPPED
         self._tokens = tokens
         self._scripts = scripts
-        self._landed: Landed = {}
+        self._landed = landed
         self._feed = feed
         self._clock = clock
         self._limiter = limiter
@@ -161,6 +163,7 @@ class _LiveSession:
         status.connected = True
         status.sessions += 1
         status.feed_error = ""
+        status.studies_lacking, status.study_error = 0, ""
         log.info("session_opened", exchange=status.exchange, session_id=self._recorder.session_id)
 
     async def receive(self) -> NoReturn:
@@ -232,9 +235,15 @@ class _LiveSession:
 
     def _follow_studies(self) -> None:
         """Ask for indicators where a token allows; an anonymous session is refused them."""
-        if self._token != ANONYMOUS:
-            at = self._recorder.last_frame
-            self._put(self._studies.follow(self._recorder.symbols, self._scripts.ready, at))
+        if self._token == ANONYMOUS:
+            return
+        at, scripts = self._recorder.last_frame, self._scripts
+        session_id = self._recorder.session_id
+        self._put([reject(session_id, at, reason, text) for reason, text in scripts.news()])
+        self._put(self._studies.follow(self._recorder.symbols, scripts.ready, at))
+        troubles = scripts.troubles.items()
+        self._status.study_error = "; ".join(f"study {name}: {why}" for name, why in troubles)
+        self._status.studies_lacking = self._studies.lacking
 
     async def _send(self) -> None:
         if texts := self._protocol.texts_to_send():

@@ -43,6 +43,8 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     last_commit_sequence: int = 0
     feed_error: str = ""  # empty while all is well
     lake_error: str = ""
+    studies_lacking: int = 0  # charts and studies refused or not answered, and not given since
+    study_error: str = ""  # why studies that settings choose are not asked for
     lease_expired: bool = False  # it would like to be succeeded
     version: str = __version__  # of the code it runs
     ended: str = ""  # how it ended; empty while it runs
@@ -64,6 +66,17 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     def is_of_this_machine(self) -> bool:
         """Whether its uptimes are ours."""
         return self.host == socket.gethostname() and self.process.of_this_boot
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong, the worst first; empty while all is well."""
+        return [*filter(None, (self.feed_error, self.lake_error)), *self.study_troubles]
+
+    @property
+    def study_troubles(self) -> list[str]:
+        """What is wrong with the feed's studies, beside which quotes are recorded all the same."""
+        lacking = f"charts and studies the feed does not give: {self.studies_lacking}"
+        return [*filter(None, [self.study_error, lacking if self.studies_lacking else ""])]
 
     def is_newer_than(self, other: WorkerStatus) -> bool:
         """Tell which of two workers was started later, on one machine whatever its clock did."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ import structlog
 from lakehouse_pipeline.errors import SpoolError
 from lakehouse_pipeline.market.coverage import Ending
 from lakehouse_pipeline.settings import FeedSettings, Settings
-from lakehouse_pipeline.telemetry import SPOOL_ROWS
+from lakehouse_pipeline.telemetry import SPOOL_ROWS, STUDIES_LACKING
 
 from .clock import Clock, make_clock
 from .committer import Committer, OnCommit
@@ -26,6 +27,7 @@ from .desired import DesiredSymbols
 from .feed import Receiver
 from .heartbeat import WorkerStatus, write_status
 from .journal import Journal
+from .landed import Landed
 from .lane import Lane
 from .limiter import ConnectLimiter
 from .scripts import StudyScripts
@@ -39,6 +41,7 @@ log = structlog.get_logger()
 
 FLUSH_PATIENCE = timedelta(seconds=20)  # then the rest is left to the next worker
 BEAT = timedelta(seconds=1)
+LAKE_PATIENCE = timedelta(seconds=15)  # for what is stored; then studies are asked for without
 OVERLAP = timedelta(seconds=10)  # of two lines, in which their counters come to agree
 SHORTEST_SILENCE = timedelta(seconds=0.5)  # of the watchdog, however fast the feed's clock
 
@@ -63,6 +66,7 @@ class Recording:
         self._spools = [own, *orphans]
         self._own = own
         self._lane = lane
+        self._sink = sink
         self._journal = Journal(
             own,
             status,
@@ -83,9 +87,13 @@ class Recording:
         """Record until *stop*; raise what no part can go on after."""
         clock = make_clock(self._settings.clock)
         tokens = Tokens(self._settings.feed, now=lambda: datetime.now(UTC))
-        scripts = StudyScripts(
-            self._settings.feed, self._settings.indicators, allowed=tokens.wait_for_one
-        )
+        landed = Landed()
+
+        async def allowed() -> None:
+            await tokens.wait_for_one()
+            await self._look_up(landed, desired.now(), scripts.chosen, clock)
+
+        scripts = StudyScripts(self._settings.feed, self._settings.indicators, allowed=allowed)
         receiver = Receiver(
             _at_clock_speed(self._settings),
             clock=clock,
@@ -95,6 +103,7 @@ class Recording:
             desired=desired.now,
             tokens=tokens,
             scripts=scripts,
+            landed=landed,
             journal=self._journal,
             status=self._status,
         )
@@ -135,6 +144,26 @@ class Recording:
     def _close_spools(self) -> None:
         for spool in self._spools:
             spool.close()
+
+    async def _look_up(
+        self,
+        landed: Landed,
+        symbols: Collection[str],
+        studies: Collection[tuple[str, str]],
+        clock: Clock,
+    ) -> None:
+        """Learn from the lake how far studies have come; a lake that is away is not waited for."""
+        while not clock.is_set:  # noqa: ASYNC110  # by whoever connects; a clock has no event
+            await asyncio.sleep(BEAT.total_seconds())
+        try:
+            async with asyncio.timeout(LAKE_PATIENCE.total_seconds()):
+                look = self._sink.newest_values
+                stored = await self._lane.run(look, symbols, studies, clock.now())
+        except Exception as error:  # noqa: BLE001  # whatever ails the lake, recording goes on
+            problem = str(error) or "no answer in time"
+            log.warning("studies_not_looked_up", exchange=self._status.exchange, problem=problem)
+        else:
+            landed.learn(symbols, stored)
 
     async def _beat(self) -> NoReturn:
         lease = time.monotonic() + self._settings.ingest.lease.total_seconds()
@@ -180,6 +209,7 @@ class Recording:
         self._status.touch()
         self._status.pending = self._own.last_sequence - self._status.last_commit_sequence
         SPOOL_ROWS.labels(self._status.exchange).set(self._status.pending)
+        STUDIES_LACKING.labels(self._status.exchange).set(self._status.studies_lacking)
         try:
             write_status(self._settings.state_dir, self._status)
         except OSError as error:

@@ -103,8 +103,7 @@ def session_change(row: Sequence[Any]) -> tuple[str, int | None] | None:
 
 def row_times(target: str, row: Sequence[Any]) -> tuple[str | None, int, int]:
     """Return (session, start, end) of a row of any target, in received time."""
-    columns = TARGETS[target].columns
-    values = dict(zip(columns, row, strict=True))
+    values = dict(zip(TARGETS[target].columns, row, strict=False))  # see _by_column
     if target == COVERAGE:
         return values["session_id"], values["start"], values["end"]
     return values["session_id"], values["received_at"], values["received_at"]
@@ -158,9 +157,7 @@ def build_frame(
 def _build_piece(
     target: Target, numbered: Sequence[tuple[int, Sequence[Any]]], exchange: str, writer_id: str
 ) -> pl.DataFrame:
-    columns = dict(
-        zip(target.columns, zip(*(row for _, row in numbered), strict=True), strict=True)
-    )
+    columns = _by_column(target, [row for _, row in numbered])
     height = len(numbered)
     series = []
     for name, dtype in target.schema.items():
@@ -175,3 +172,16 @@ def _build_piece(
             case _:
                 series.append(pl.Series(name, columns[name], dtype=dtype))
     return pl.DataFrame(series)
+
+
+def _by_column(target: Target, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Return the values of each column.
+
+    A row that an earlier version spooled lacks the columns appended to its table since.
+    """
+    names = target.columns
+    try:
+        return dict(zip(names, zip(*rows, strict=True), strict=True))
+    except ValueError:
+        whole = [(*row, *[None] * (len(names) - len(row))) for row in rows]
+        return dict(zip(names, zip(*whole, strict=True), strict=True))

@@ -1,7 +1,8 @@
 """Which of TradingView's studies stand for our indicators, and how they are asked for.
 
 Their descriptions are fetched once a worker's life and kept; until they are there no study is
-asked for. Add an indicator the feed has as an entry of ``STUDIES``.
+asked for. What is not asked for, and why, is told: ``troubles`` to whoever looks now, ``news`` to
+the rejects. Add an indicator the feed has as an entry of ``STUDIES``.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from lakehouse_pipeline.settings import FeedSettings
 from lakehouse_pipeline.tradingview.scripts import Script
 from lakehouse_pipeline.tradingview.web import fetch_script
 
+from .backoff import doubled
+from .landed import MOST_BARS
+
 log = structlog.get_logger()
 
 RETRY = timedelta(minutes=5)
-SETTLED = 120  # minutes that are settled at once: a break of two hours leaves no hole in them
-MOST_BARS = 5_000  # of a chart; a study that remembers more stays flagged as settling
+LONGEST_RETRY = timedelta(hours=2)
+SETTLED = 120  # bars that are settled at once where nothing is known to have been missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ class AskedStudy:
 class StudyScripts:
     """``ready`` holds the studies to ask for; ``run`` fetches them when *allowed* has returned.
 
-    ``bars`` is how long a chart must be for all of them.
+    ``bars`` is how long a chart must be for all of them, ``chosen`` their names and parameters, and
+    ``troubles`` says of each that is not asked for why not.
     """
 
     def __init__(
@@ -73,41 +78,61 @@ class StudyScripts:
         allowed: Callable[[], Awaitable[object]],
     ) -> None:
         self.ready: list[AskedStudy] = []
+        self.troubles: dict[str, str] = {}
+        self._untold: list[tuple[str, str]] = []
         self._feed = feed
-        self._missing = {study.name: study for study in askable(indicators)}
-        self.bars = bars_for(self._missing.values())
+        studies, self._impossible = askable(indicators)
+        self._missing = {study.name: study for study in studies}
+        self.chosen = [(study.name, study.label) for study in studies]
+        self.bars = bars_for(studies)
         self._allowed = allowed
+
+    def news(self) -> list[tuple[str, str]]:
+        """Return the reason and wording of each trouble not returned before."""
+        news, self._untold = self._untold, []
+        return news
 
     async def run(self) -> NoReturn:
         """Fetch what is missing, again and again until nothing is; then wait for ever."""
         await self._allowed()
+        for name, problem in self._impossible.items():
+            self._note("study_dropped", name, problem)
+        failures = 0
         while self._missing:
             for name, study in list(self._missing.items()):
                 try:
                     script = await fetch_script(self._feed, STUDIES[name].pine_id)
                     self.ready.append(asked_study(study, script))
                     del self._missing[name]
+                    self.troubles.pop(name, None)
                 except FeedError as error:
-                    log.warning("study_not_described", study=name, problem=str(error))
-                except Exception:
-                    # Whatever ails a study, quotes go on without it.
-                    log.exception("study_dropped", study=name)
+                    self._note("study_not_described", name, str(error))
+                except Exception as error:  # noqa: BLE001  # whatever it is, quotes go on without
+                    self._note("study_dropped", name, str(error) or type(error).__name__)
                     del self._missing[name]
-            await asyncio.sleep(RETRY.total_seconds() if self._missing else 0)
+            pause = doubled(RETRY, failures, longest=LONGEST_RETRY)
+            failures += 1
+            await asyncio.sleep(pause.total_seconds() if self._missing else 0)
         await asyncio.Event().wait()
         raise AssertionError("nothing sets it")
 
+    def _note(self, reason: str, name: str, problem: str) -> None:
+        log.warning(reason, study=name, problem=problem)
+        if self.troubles.get(name) != problem:  # asked again in vain, it is told once
+            self._untold.append((reason, f"{name}: {problem}"))
+        self.troubles[name] = problem
 
-def askable(indicators: Parameters) -> list[Study]:
-    """Return those of *indicators* that the feed has too and that can be at all."""
-    studies = []
+
+def askable(indicators: Parameters) -> tuple[list[Study], dict[str, str]]:
+    """Return those of *indicators* that the feed has too; and of those that cannot be, why not."""
+    studies, impossible = [], {}
     for name, parameters in indicators.items():
         if name in STUDIES:
             try:
                 studies.append(study_of(name, parameters))
             except SettingsError as error:
-                log.warning("study_dropped", study=name, problem=str(error))
-    return studies
+                impossible[name] = str(error)
+    return studies, impossible
 
 
 def bars_for(studies: Iterable[Study]) -> int:

@@ -11,8 +11,9 @@ These functions block; the worker runs them in a thread of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ import structlog
 from lakehouse_pipeline.lake.commit import Commit
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 
+from .landed import Line, newest_values
 from .rows import COVERAGE, TARGETS, build_frame, merge_marks
 from .spool import Batch, Spool
 
@@ -68,6 +70,16 @@ class Sink:
         lake = self._connected()
         key = progress_key(writer_id)
         return max(lake.progress(target.table, key) or 0 for target in TARGETS.values())
+
+    def newest_values(
+        self, symbols: Collection[str], studies: Collection[tuple[str, str]], now: datetime
+    ) -> dict[Line, int]:
+        """Return how far the feed's studies are stored; see ``landed``.
+
+        Raises:
+            LakeError: if the lake cannot be asked.
+        """
+        return newest_values(self._connected(), self._exchange, symbols, studies, now=now)
 
     def commit(self, spool: Spool) -> CommitReport | None:
         """Bring the spool's oldest uncommitted entries to the lake; None if there were none.

@@ -19,6 +19,8 @@ from lakehouse_pipeline.tradingview.protocol import ANONYMOUS
 from lakehouse_pipeline.tradingview.token import expires_at, unless_over
 from lakehouse_pipeline.tradingview.web import fetch_token
 
+from .backoff import doubled
+
 log = structlog.get_logger()
 
 AHEAD = timedelta(minutes=2)  # renewed so long before it ends; one lives about 15 minutes
@@ -95,8 +97,7 @@ class Tokens:
 
     def _pause(self) -> timedelta:
         """Return the least time between two tokens; it doubles with each that is refused."""
-        doubled: timedelta = PAUSE * 2 ** min(self._refusals, 20)
-        return min(doubled, LONGEST_PAUSE)
+        return doubled(PAUSE, self._refusals, longest=LONGEST_PAUSE)
 
     async def _watch_it_end(self) -> NoReturn:
         """Say once that the token given is over; nothing renews it."""

@@ -37,7 +37,7 @@ from lakehouse_pipeline.market import columns
 from lakehouse_pipeline.market.columns import Column, Type
 from lakehouse_pipeline.market.schemas import schema_of
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA_VERSION_PROPERTY = "lakehouse.schema-version"
 SNAPSHOTS_KEPT = 40  # and ten more until they are expired at once; a commit's cost grows with them
 

@@ -84,6 +84,7 @@ RAW_INDICATORS: tuple[Column, ...] = (
     ("plot", TEXT, "Which of its lines"),
     ("value", REAL, "The value"),
     *_WRITER,
+    ("chart_bars", LONG, "Bars of the study's chart up to this one; null: of an earlier version"),
 )
 
 REJECTS: tuple[Column, ...] = (

@@ -25,8 +25,8 @@ def final_values(raw: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
 
     A value is final once its session has one of a later minute, or if it came after its minute had
     closed: a minute's last value comes with its last trade, before it closes. A value is flagged
-    ``SETTLING`` until its session's chart has as many bars as the study remembers, however long
-    the symbol took to trade in so many minutes; *studies* say how many that is, and of a study they
+    ``SETTLING`` until its chart has as many bars as the study remembers, however long the symbol
+    took to trade in so many minutes; *studies* say how many that is, and of a study they
     do not name nothing is known to have settled.
     """
     memory = pl.DataFrame(
@@ -35,7 +35,9 @@ def final_values(raw: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
         orient="row",
     )
     newest = pl.col("event_time").max().over(LINE)
-    settled = pl.col("event_time").rank("dense").over(LINE) >= pl.col("memory")
+    # What was recorded before the column was kept landed with all of its chart.
+    landed = pl.col("event_time").rank("dense").over(LINE).cast(pl.Int64)
+    settled = pl.coalesce("chart_bars", landed) >= pl.col("memory")
     closed = pl.col("received_at") >= pl.col("event_time") + MINUTE
     return (
         raw.join(memory, on=["name", "parameters"], how="left")

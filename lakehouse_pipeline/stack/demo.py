@@ -269,7 +269,7 @@ def describe(exchange: str, worker: WorkerStatus | None) -> str:
     """Return the line with an exchange's live counts."""
     if worker is None:
         return f"{exchange:<8} no worker yet"
-    trouble = "; ".join(filter(None, (worker.feed_error, worker.lake_error)))
+    trouble = "; ".join(worker.troubles)
     return (
         f"{exchange:<8} {'connected' if worker.connected else 'connecting'}, "
         f"{worker.symbols} symbols, {worker.quotes} quotes recorded; "

@@ -75,6 +75,15 @@ def test_a_thin_symbol_settles_by_its_bars_not_by_the_clock():
     assert (values["flags"] == 0).to_list() == [False] * 3 + [True] * 5
 
 
+def test_a_reconnected_session_goes_on_settled_though_it_landed_little_of_its_chart():
+    rows = raw((7, 600, 7.0), (8, 600, 8.0), (9, 610, 9.0))
+
+    counted = rows.with_columns(chart_bars=pl.Series([3, 4, 5]))
+    values = final_values(counted, [replace(STUDY, memory=4)])
+
+    assert (values["flags"] == 0).to_list() == [False, True, True]
+
+
 def test_a_study_settings_no_longer_name_has_not_settled():
     values = final_values(raw((0, 600, 1.0), (9, 600, 2.0)), [])
 

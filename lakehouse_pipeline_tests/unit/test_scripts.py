@@ -86,17 +86,16 @@ def test_a_script_without_an_input_for_a_parameter_is_not_asked_for():
 @pytest.mark.parametrize(
     "parameters", [{"length": 0}, {"length": 2.5}, {"length": math.nan}, {"width": 5}]
 )
-def test_a_study_that_cannot_be_is_dropped_with_a_warning(parameters):
-    with structlog.testing.capture_logs() as logs:
-        studies = askable({"rsi": parameters, "macd": {}, "sma": {}})
+def test_a_study_that_cannot_be_is_left_out_and_it_is_said_why(parameters):
+    studies, impossible = askable({"rsi": parameters, "macd": {}, "sma": {}})
 
     assert [study.name for study in studies] == ["macd"]
-    ((event, study),) = [(entry["event"], entry["study"]) for entry in logs]
-    assert (event, study) == ("study_dropped", "rsi")
+    assert impossible.keys() == {"rsi"}
+    assert impossible["rsi"].startswith("Indicator rsi")
 
 
 def test_a_whole_number_is_the_same_however_it_was_written():
-    (study,) = askable({"rsi": {"length": 14.0}})
+    ((study,), _) = askable({"rsi": {"length": 14.0}})
 
     assert study.label == "length=14"
 
@@ -106,13 +105,13 @@ def test_a_whole_number_is_the_same_however_it_was_written():
     [{}, {"rsi": {}, "macd": {}}, {"rsi": {"length": 50}}, {"macd": {"slow": 100}, "rsi": {}}],
 )
 def test_charts_are_longer_than_any_study_remembers(indicators):
-    studies = askable(indicators)
+    studies, _ = askable(indicators)
 
     assert all(bars_for(studies) >= study.memory + 60 for study in studies)
 
 
 def test_charts_are_no_longer_than_the_feed_gives():
-    assert bars_for(askable({"rsi": {"length": 1000}})) == 5000
+    assert bars_for(askable({"rsi": {"length": 1000}})[0]) == 5000
 
 
 def test_a_description_that_breaks_its_reader_ends_nothing(eventually):
@@ -146,6 +145,10 @@ def test_a_description_that_breaks_its_reader_ends_nothing(eventually):
 
     assert [study.name for study in scripts.ready] == ["macd"]
     assert [(entry["event"], entry["study"]) for entry in logs] == [("study_dropped", "rsi")]
+    ((reason, text),) = scripts.news()
+    assert (reason, text.partition(":")[0]) == ("study_dropped", "rsi")
+    assert scripts.news() == []  # it was told
+    assert scripts.troubles.keys() == {"rsi"}
 
 
 def test_a_refused_description_says_why():

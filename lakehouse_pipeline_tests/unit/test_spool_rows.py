@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lakehouse_pipeline.ingest.rows import (
     COVERAGE,
+    INDICATORS,
     PIECE,
     QUOTES,
     TARGETS,
@@ -95,3 +96,14 @@ def test_times_are_exact_to_the_microsecond():
 def test_every_target_has_a_table():
     assert TARGETS[COVERAGE].table == "raw.coverage"
     assert next(iter(TARGETS)) == QUOTES  # committed first
+
+
+def test_rows_spooled_before_a_column_was_appended_have_none_of_it():
+    old = ("X:A", 1, 2, "rsi", "length=14", "rsi", 50.0, "s1")
+
+    frame = build_frame(
+        TARGETS[INDICATORS], [(1, old), (2, (*old, 7))], exchange="X", writer_id="w"
+    )
+
+    assert frame["chart_bars"].to_list() == [None, 7]
+    assert frame["session_id"].to_list() == ["s1", "s1"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from datetime import UTC, datetime
 from typing import Any
 
+from lakehouse_pipeline.ingest.landed import MOST_BARS, Landed
 from lakehouse_pipeline.ingest.rows import INDICATORS, REJECTS, TARGETS, Entry, micros
 from lakehouse_pipeline.ingest.scripts import AskedStudy
 from lakehouse_pipeline.ingest.studies import (
     CHARTS_AT_ONCE,
+    LONGEST_RETRY,
     RETRY,
-    Landed,
     StudyRecorder,
     is_about_charts,
 )
@@ -36,12 +38,18 @@ MACD = AskedStudy("macd", "fast=12", ("macd",), {})
 TOO_MANY = "The maximum number of studies per chart has been reached"
 
 
+def nothing_stored() -> Landed:
+    landed = Landed()
+    landed.learn([f"X:{name}" for name in ("A", "B", "S0", "S1", "S2", "S3", "S4")], {})
+    return landed
+
+
 class Desk:
     """A recorder, and what it sent."""
 
     def __init__(self, landed: Landed | None = None) -> None:
         self.protocol = ClientProtocol()
-        landed = {} if landed is None else landed
+        landed = nothing_stored() if landed is None else landed
         self.recorder = StudyRecorder("s1", self.protocol, landed, bars=612)
         self.noted: list[Entry] = []
 
@@ -97,11 +105,12 @@ def test_values_get_their_names_from_the_script_and_colors_and_nulls_are_none():
         "plot": "",
         "value": 55.5,
         "session_id": "s1",
+        "chart_bars": 2,
     }
 
 
-def test_a_reconnect_lands_where_the_study_began_and_what_is_new():
-    landed: Landed = {}
+def test_a_reconnect_lands_what_is_new_and_how_much_of_its_chart_came_before():
+    landed = nothing_stored()
     first, second = Desk(landed), Desk(landed)
     chart, (rsi, _) = first.opened()
     block = [(float(n), None, None) for n in range(10)]
@@ -111,9 +120,113 @@ def test_a_reconnect_lands_where_the_study_began_and_what_is_new():
     chart, (rsi, _) = second.opened()
     entries = second.points(chart, rsi, *block, (10.0, None, None))
 
-    times = [(row[1] - AT) // 60_000_000 for _, row in entries]
-    assert times == [0, 9, 10]
-    assert len(second.points(chart, rsi, (9.7, None, None), (10.1, None, None), first=9)) == 2
+    assert [((row[1] - AT) // 60_000_000, row[-1]) for _, row in entries] == [(9, 10), (10, 11)]
+    again = second.points(chart, rsi, (9.7, None, None), (10.1, None, None), first=9)
+    assert [row[-1] for _, row in again] == [10, 11]
+
+
+def test_a_chart_after_a_break_is_longer_by_the_break():
+    landed = nothing_stored()
+    desk = Desk(landed)
+    chart, (rsi, _) = desk.opened()
+    desk.points(chart, rsi, (1.0, None, None))
+
+    (series,) = of(Desk(landed).follow("X:A", at=AT + 300 * 60_000_000), "create_series")
+
+    assert series[6] == 612 + 300
+
+
+def test_a_break_longer_than_any_chart_asks_for_the_longest_and_says_what_is_missing():
+    landed = nothing_stored()
+    landed.learn(["X:A"], {("X:A", "rsi", "length=14"): AT - 6_000 * 60_000_000})
+    desk = Desk(landed)
+    chart, (rsi, _) = desk.opened()
+
+    noted, *values = desk.points(chart, rsi, (1.0, None, None), (2.0, None, None), first=-5_000)
+    later = desk.points(chart, rsi, (3.0, None, None), first=-4_998)
+
+    assert noted[0] == REJECTS
+    assert noted[1][2:4] == ("X:A", "study_hole")
+    assert "rsi length=14" in noted[1][4]
+    assert "2026-02-26 08:00" in noted[1][4]  # the last one stored
+    assert "2026-02-27 00:40" in noted[1][4]  # the first of the chart
+    assert [target for target, _ in values + later] == [INDICATORS] * 3
+
+
+def test_a_break_the_chart_spans_is_no_hole():
+    landed = nothing_stored()
+    landed.learn(["X:A"], {("X:A", "rsi", "length=14"): AT})
+    desk = Desk(landed)
+    chart, (rsi, _) = desk.opened()
+
+    entries = desk.points(chart, rsi, (1.0, None, None), (2.0, None, None))
+
+    assert [target for target, _ in entries] == [INDICATORS] * 2
+
+
+def test_of_a_symbol_of_which_nothing_is_known_the_chart_is_the_longest():
+    (series,) = of(Desk(Landed()).follow("X:A"), "create_series")
+
+    assert series[6] == MOST_BARS
+
+
+def test_what_is_not_answered_is_asked_for_less_and_less_often():
+    desk = Desk()
+    minute = RETRY // 5
+    asked = [
+        n
+        for n in range(12 * 60)
+        if of(desk.follow("X:A", at=AT + n * minute), "chart_create_session")
+    ]
+
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert pauses == [5, 10, 20, 40, 80, 120, 120, 120, 120]
+    assert LONGEST_RETRY == 120 * minute
+    assert desk.recorder.lacking == 1
+
+
+def test_an_answer_ends_the_growing_pauses():
+    desk = Desk()
+    chart, (rsi, _) = desk.opened()
+    for at in (AT + RETRY, AT + 3 * RETRY):
+        calls = desk.follow("X:A", at=at)
+        rsi, _ = (call[2] for call in of(calls, "create_study"))
+    assert desk.recorder.lacking == 2  # rsi and macd
+    desk.points(chart, rsi, (1.0, None, None))
+    assert desk.recorder.lacking == 1
+
+    desk.recorder.receive([StudyFailed(chart, rsi, "s1_st1", "runtime error")], AT)
+
+    assert desk.recorder.lacking == 2
+    assert not of(desk.follow("X:A", at=AT + RETRY - 1), "create_study")
+    assert len(of(desk.follow("X:A", at=AT + RETRY), "create_study")) == 1
+
+
+def test_a_study_that_fails_again_and_again_is_asked_for_less_often():
+    desk = Desk()
+    chart, (rsi, macd) = desk.opened()
+    desk.points(chart, macd, (1.0,))
+    at, pauses = AT, []
+    for _ in range(4):
+        desk.recorder.receive([StudyFailed(chart, rsi, "s1_st1", "runtime error")], at)
+        since = at
+        while not (calls := of(desk.follow("X:A", at=at), "create_study")):
+            at += RETRY // 5
+        pauses.append((at - since) * 5 // RETRY)
+        rsi = calls[0][2]
+
+    assert pauses == [5, 10, 20, 40]
+
+
+def test_a_symbol_no_longer_wanted_lacks_nothing():
+    desk = Desk()
+    desk.follow("X:A")
+    desk.follow("X:A", at=AT + RETRY)
+    assert desk.recorder.lacking == 1
+
+    desk.follow("X:B", at=AT + RETRY)
+
+    assert desk.recorder.lacking == 0
 
 
 def test_a_study_that_failed_is_asked_for_again_after_a_while():

@@ -53,6 +53,7 @@ def as_streamed(values: pl.DataFrame, add: Callable[[pl.Expr], pl.Expr]) -> pl.D
             value=add(pl.col("value")),
             session_id=pl.lit("s1"),
             writer_id=pl.lit("w1"),
+            chart_bars=None,
         )
         .with_row_index("sequence", offset=1)
         .select(schemas.RAW_INDICATORS.names())

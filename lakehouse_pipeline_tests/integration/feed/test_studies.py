@@ -8,19 +8,24 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from lakehouse_pipeline.build.bars import current_watermark
 from lakehouse_pipeline.build.day import build_day
 from lakehouse_pipeline.build.history import repair
 from lakehouse_pipeline.build.indicators import build_indicators, worst_deviations
+from lakehouse_pipeline.build.status import describe_exchanges
 from lakehouse_pipeline.defs.checks.indicators import TOLERANCE
+from lakehouse_pipeline.defs.sensors import summary
 from lakehouse_pipeline.feedserver import FeedServer, generated_market
+from lakehouse_pipeline.feedserver import studies as served
 from lakehouse_pipeline.feedserver.faults import Fault, Link
-from lakehouse_pipeline.ingest import studies, tokens
+from lakehouse_pipeline.ingest import scripts, studies, tokens
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.indicators import (
@@ -31,7 +36,7 @@ from lakehouse_pipeline.market.indicators import (
 )
 from lakehouse_pipeline.market.ingested import deviations, final_values
 from lakehouse_pipeline.market.stretches import as_one_stretch
-from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
+from lakehouse_pipeline.market.windows import HOUR, MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline.settings import HistorySettings, Settings
 from lakehouse_pipeline.tradingview.frames import encode
 from lakehouse_pipeline_tests.integration.feed.identity import (
@@ -280,6 +285,83 @@ def test_a_study_that_cannot_be_is_left_out_and_another_way_to_write_one_is_not(
 
     assert set(landed(worker)["name"]) == {"rsi"}
     assert set(landed(worker)["parameters"]) == {"length=14"}
+    (reject,) = worker.table("raw.rejects").iter_rows(named=True)
+    assert reject["reason"] == "study_dropped"
+    assert "fast must be less than slow" in reject["payload"]
+    assert "study macd: " in summary(worker.status)
+
+
+def test_a_study_the_feed_does_not_know_is_one_reject_and_shown_until_it_does(
+    market, settings_for, run, eventually, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scripts, "RETRY", timedelta(milliseconds=300))
+    macd = served.STUDIES["STD;MACD"]
+    monkeypatch.delitem(served.STUDIES, "STD;MACD")
+    said = []
+
+    async def scenario():
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            settings = settings_for(server, SYMBOLS[:1])
+            async with run(settings) as worker:
+                await eventually(lambda: lines_of(landed(worker)) == 2, timeout=30)
+                await eventually(lambda: worker.status.study_error, timeout=10)
+                with Lakehouse.open(settings) as lake:
+                    now = datetime.now(UTC)
+                    exchanges = describe_exchanges(lake, settings.state_dir, ["BINANCE"], now=now)
+                said.extend([summary(worker.status), exchanges["worker"].item()])
+                served.STUDIES["STD;MACD"] = macd
+                await eventually(lambda: lines_of(landed(worker)) == 5, timeout=30)
+                await eventually(lambda: not worker.status.study_error, timeout=10)
+            return worker
+
+    worker = asyncio.run(scenario())
+
+    (reject,) = worker.table("raw.rejects").iter_rows(named=True)
+    assert reject["reason"] == "study_not_described"
+    assert "STD;MACD is not computed here" in reject["payload"]
+    assert all("study macd: " in line and "is not computed here" in line for line in said)
+    assert said[1].startswith("recording; ")
+
+
+class AnswersNoChart(Fault):
+    """Nothing is said about charts until ``ended``."""
+
+    ended = False
+
+    def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # always
+        return [text] if self.ended or '"cs_' not in text else []
+
+
+def test_a_chart_without_an_answer_is_counted_and_asked_for_less_often(
+    market, settings_for, run, eventually, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(studies, "RETRY", 4_000_000)
+    fault = AnswersNoChart()
+
+    async def scenario():
+        async with FeedServer(
+            market, start=START, speed=SPEED, tokens=[TOKEN], faults=[fault]
+        ) as server:
+            async with run(settings_for(server, SYMBOLS[:1])) as worker:
+                await eventually(lambda: worker.table("raw.rejects").height == 3, timeout=40)
+                lacking = worker.status.studies_lacking, summary(worker.status)
+                measured = REGISTRY.get_sample_value(
+                    "lakehouse_studies_lacking", {"exchange": "BINANCE"}
+                )
+                fault.ended = True
+                await eventually(lambda: lines_of(landed(worker)) == 5, timeout=40)
+                await eventually(lambda: worker.status.studies_lacking == 0, timeout=10)
+            return worker, lacking, measured
+
+    worker, (lacking, said), measured = asyncio.run(scenario())
+
+    rejects = worker.table("raw.rejects")
+    assert set(rejects["reason"]) == {"study_unanswered"}
+    first, second = rejects["received_at"].sort().diff().drop_nulls().dt.total_seconds()[:2]
+    assert second > 1.5 * first > 1.5 * 4
+    assert lacking == measured == 1
+    assert "does not give: 1" in said
+    assert worker.status.sessions == 1
 
 
 def test_without_a_token_no_study_is_asked_for(market, settings_for, run, eventually):
@@ -293,6 +375,51 @@ def test_without_a_token_no_study_is_asked_for(market, settings_for, run, eventu
 
     assert landed(worker).is_empty()
     assert worker.table("raw.rejects").is_empty()
+
+
+@pytest.mark.parametrize("restarted", [True, False], ids=["another worker", "the same worker"])
+def test_a_break_of_hours_leaves_neither_a_hole_nor_unsettled_values(
+    market, settings_for, run, eventually, restarted
+):
+    """Whoever goes on: a worker that starts then, or the one whose feed was away."""
+    back = START + 5 * HOUR
+    symbols = SYMBOLS[:2]
+
+    def came_back(worker) -> bool:
+        return lines_of(landed(worker).filter(pl.col("event_time") >= back - MINUTE)) == 2 * 5
+
+    async def scenario():
+        async with FeedServer(market, start=START, speed=SPEED, tokens=[TOKEN]) as server:
+            port = urlsplit(server.url).port
+            settings = settings_for(server, symbols)
+            worker_there = run(settings)
+            worker = await worker_there.__aenter__()
+            await eventually(lambda: lines_of(landed(worker)) == 2 * 5, timeout=30)
+            before = landed(worker).height
+            if restarted:
+                await worker_there.__aexit__(None, None, None)
+        async with FeedServer(market, start=back, speed=SPEED, tokens=[TOKEN], port=port):
+            if restarted:
+                worker_there = run(settings)
+                worker = await worker_there.__aenter__()
+            await eventually(lambda: came_back(worker), timeout=40)
+            await worker_there.__aexit__(None, None, None)
+        return worker, before
+
+    worker, before = asyncio.run(scenario())
+    raw = landed(worker)
+    missed = pl.col("open_time").is_between(START.replace(second=0), back - MINUTE, closed="left")
+
+    final = final_values(raw, STUDIES).filter(missed)
+    ours = computed(market, symbols, back).filter(missed, pl.col("value").is_not_null())
+    assert ours.height > 290 * 2 * 4  # nearly all minutes of both symbols have a trade
+    both = ours.join(final, on=[*LINES, "open_time"], how="left", suffix="_theirs")
+    assert both["flags_theirs"].to_list() == [0] * ours.height
+    assert (both["value"] - both["value_theirs"]).abs().max() < 1e-6
+    assert_equal_to_computed(raw, market, symbols)
+    assert worker.table("raw.rejects").is_empty()
+    # The break landed, and not what was there before it.
+    assert raw.height - before < 1.3 * (back - START) / MINUTE * 2 * 5
 
 
 @pytest.mark.timeout(180)
