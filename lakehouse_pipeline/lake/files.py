@@ -57,10 +57,7 @@ def write_files(
     One of more than *max_rows* rows is cut into as few files as hold them, of even length.
     Nothing refers to the files until they are committed; ``discard`` takes them back.
     """
-    keys = [
-        _partition_value(field, table.schema()).alias(f"partition {field.name}")
-        for field in table.specs()[spec_id].fields
-    ]
+    keys = partition_keys(table, spec_id)
     names = [key.meta.output_name() for key in keys]
     rows = conform(frame, spec).with_columns(keys).sort(*names, *spec.order, maintain_order=True)
     parts = rows.group_by(names, maintain_order=True).len().rows()
@@ -78,6 +75,14 @@ def write_files(
         return [writer.write(*pieces[0])]
     with ThreadPoolExecutor(THREADS) as threads:  # some compress while others wait for the disk
         return list(threads.map(writer.write, *zip(*pieces, strict=True)))
+
+
+def partition_keys(table: Table, spec_id: int) -> list[pl.Expr]:
+    """Return what a row's partition of spec *spec_id* is made of, as ``DataFile.partition`` is."""
+    return [
+        _partition_value(field, table.schema()).alias(f"partition {field.name}")
+        for field in table.specs()[spec_id].fields
+    ]
 
 
 def _partition_value(field: PartitionField, schema: Schema) -> pl.Expr:

@@ -19,13 +19,14 @@ from datetime import date, datetime, timedelta
 import polars as pl
 import structlog
 from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
 
 from lakehouse_pipeline.errors import CommitConflict, TableDamaged
 from lakehouse_pipeline.market.windows import DAY, HOUR
 
 from .catalog import typed_errors
 from .commit import NewFile, replace_files
-from .files import discard, scan_files, write_files
+from .files import discard, partition_keys, scan_files, write_files
 from .lakehouse import Lakehouse
 from .metadata import expire_if_many, expire_snapshots, old_snapshots, tag_snapshot
 from .planning import EPOCH, DataFileInfo
@@ -85,7 +86,8 @@ def seal(
         before: hours that end at or before it are closed.
         consumed: the sequence number up to which every consumer has read an exchange; files
             beyond it stay hot, exchanges not named are not held back. Sealed files keep the
-            newest sequence number of their rows, so that nobody reads them again.
+            newest sequence number of the files their rows come from, so that nobody reads them
+            again.
         budget: when to stop.
         clock: monotonic seconds.
 
@@ -253,8 +255,7 @@ def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewrit
                 rows = _read(lake, table, group)
                 limit = -(-rows.height // _fewest(group))
                 written = write_files(loaded, spec, rows, spec_id=SEALED, max_rows=limit)
-                newest = max(file.sequence for file in group)
-                added += [NewFile(file, sequence=newest) for file in written]
+                added += _numbered(loaded, rows, group, written)
                 _check(lake, table, rows, written)
             removed = list(itertools.chain.from_iterable(job))
             commit = replace_files(loaded, added=added, removed=removed)
@@ -270,6 +271,24 @@ def _rewrite(lake: Lakehouse, table: str, job: Job, result: Rewritten) -> Rewrit
         files_added=result.files_added + commit.files_added,
         bytes_read=result.bytes_read + sum(file.bytes for file in removed),
     )
+
+
+def _numbered(
+    table: Table, rows: pl.DataFrame, group: Sequence[DataFileInfo], written: Sequence[DataFile]
+) -> Iterator[NewFile]:
+    """Give each of *written* the newest sequence number of the files that its rows come from.
+
+    Not that of the whole *group*, whose *rows* are in its order: a day would look newer than what
+    was built from it whenever an hour with some of its rows is sealed with a later one.
+    """
+    keys = partition_keys(table, SEALED)
+    numbers = pl.concat([pl.repeat(file.sequence, file.rows, eager=True) for file in group])
+    sequenced = rows.select(*keys, numbers.alias("newest"))
+    newest = sequenced.group_by(pl.exclude("newest")).max()
+    by_partition = {tuple(values): number for *values, number in newest.rows()}
+    for file in written:
+        values = tuple(file.partition[position] for position in range(len(file.partition)))
+        yield NewFile(file, sequence=by_partition[values])
 
 
 def _read(lake: Lakehouse, table: str, files: Sequence[DataFileInfo]) -> pl.DataFrame:

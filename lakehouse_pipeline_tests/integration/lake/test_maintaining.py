@@ -28,7 +28,7 @@ from lakehouse_pipeline.lake.maintenance import (
 )
 from lakehouse_pipeline.lake.metadata import EXPIRED_AT_ONCE
 from lakehouse_pipeline.lake.tables import SNAPSHOTS_KEPT, TABLES
-from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
+from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline.settings import Settings
 
 TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
@@ -101,6 +101,21 @@ def test_nobody_reads_sealed_rows_again(lake: Lakehouse, quotes: Frames) -> None
     compact(lake, TABLE, before=LATER)
 
     assert lake.scan(TABLE, after_sequence=seen).collect()["sequence"].to_list() == [900, 901]
+
+
+def test_a_sealed_day_is_as_new_as_its_own_rows(lake: Lakehouse, quotes: Frames) -> None:
+    midnight = TEN.replace(hour=0) + DAY
+    lake.append(TABLE, quotes(midnight - 2 * SECOND, count=4))  # of both days
+    lake.append(TABLE, quotes(midnight, first=10, count=1, symbols=["BINANCE:BTCUSDT"]))
+
+    seal(lake, TABLE, before=LATER)
+
+    assert sorted(lake.files(TABLE).select("partition", "sequence").rows()) == [
+        ("BINANCE:BTCUSDT/20484", 1),
+        ("BINANCE:BTCUSDT/20485", 2),
+        ("BINANCE:ETHUSDT/20484", 1),
+        ("BINANCE:ETHUSDT/20485", 1),
+    ]
 
 
 def test_rows_of_a_hot_hour_go_to_the_day_they_happened(lake: Lakehouse, quotes: Frames) -> None:
