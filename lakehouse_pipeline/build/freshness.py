@@ -148,6 +148,16 @@ def closed_days(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[
     return due_days(newest, notes, closed=watermark.date())
 
 
+def is_due(lake: Lakehouse, exchange: str, day: date) -> bool:
+    """Tell whether *day*, which is over, is to be built (again) for *exchange*."""
+    window = TimeWindow.of_day(day)
+    notes = {table: notes_of(lake, table, exchange) for table in INPUTS}
+    reach = max(each.reach for each in notes.values())
+    read = TimeWindow(window.start - reach * DAY, window.end)
+    newest = {raw: newest_by_day(lake, raw, exchange, read) for raw in RAW}
+    return any(due.day == day for due in due_days(newest, notes, closed=window.end.date()))
+
+
 def newest_by_day(
     lake: Lakehouse, table: str, exchange: str, window: TimeWindow | None = None
 ) -> Mapping[date, int]:

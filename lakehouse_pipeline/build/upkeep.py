@@ -24,7 +24,8 @@ from lakehouse_pipeline.lake.maintenance import (
 from lakehouse_pipeline.lake.slices import Selection
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 
-from .bars import BARS_1M, BARS_1S
+from .bars import BARS_1M, BARS_1S, current_watermark
+from .freshness import is_due
 from .inputs import COVERAGE
 from .kinds import QUOTES
 
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 CHAIN = (BARS_1M, BARS_1S, QUOTES)
 # Who remembers, exchange by exchange, up to which commit of a table it has read.
 READERS = {QUOTES: BARS_1S, BARS_1S: BARS_1M}
-BUILT_FROM, BUILT_TO = "built_from.", "built_to."
+BUILT_FROM = "built_from."
 BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)  # no day is closed
 TAG_PATIENCE = DAY
 TAGGED_BACK = 3  # days for which a missing tag is still given
@@ -70,8 +71,9 @@ def merge_marks(lake: Lakehouse) -> Rewritten:
 def tag_days(lake: Lakehouse, *, now: datetime) -> list[date]:
     """Tag the last days on which quotes and bars agree; return which got theirs.
 
-    They agree when the bars have read every quote of the day and the minutes every second. Rows of
-    later days may differ at a tag: who travels there reads up to the end of its day.
+    They agree when the day is finished, and the bars have read every quote of it and the minutes
+    every second. Rows of later days may differ at a tag: who travels there reads up to the end of
+    its day.
     """
     today = floor(now, DAY)
     days = [(today - back * DAY).date() for back in range(TAGGED_BACK, 0, -1)]
@@ -110,13 +112,12 @@ def _tag(lake: Lakehouse, day: date, now: datetime) -> bool:
     if all(name in lake.tags(table) for table in CHAIN):
         return False
     window = TimeWindow.of_day(day)
-    # A worker that fell silent may come back and land what its spool holds of the day.
-    wanted = int(window.end.timestamp()) if now < window.end + TAG_PATIENCE else 0
     heads: dict[str, int] = {}
     read: dict[str, int] = {}  # of the table before, in CHAIN
+    finished: set[str] = set()  # exchanges
     for table in CHAIN:
         # Progress before the head: an older progress only makes the day wait.
-        read_by_this, built_to = (lake.progress_by(table, key) for key in (BUILT_FROM, BUILT_TO))
+        read_by_this = lake.progress_by(table, BUILT_FROM)
         head = lake.snapshot_id(table)
         if head is None:
             return False
@@ -126,10 +127,24 @@ def _tag(lake: Lakehouse, day: date, now: datetime) -> bool:
         for file in files:
             exchange = file.exchanges[0] if file.exchanges else ""
             unread = heads and file.sequence > read.get(exchange, 0)
-            if unread or (table != QUOTES and built_to.get(exchange, 0) < wanted):
+            if unread or (exchange not in finished and not _is_finished(lake, exchange, day, now)):
                 log.info("tag_postponed", day=str(day), table=table, exchange=exchange)
                 return False
+            finished.add(exchange)
         heads[table], read = head, read_by_this
     for table, head in heads.items():
         tag_day(lake, table, day, snapshot_id=head)
     return True
+
+
+def _is_finished(lake: Lakehouse, exchange: str, day: date, now: datetime) -> bool:
+    """Tell whether *day* is over for *exchange* and was built as a whole from all there is of it.
+
+    Ticks are not enough: official minutes and late quotes reach the bars with the night's build.
+    """
+    end = TimeWindow.of_day(day).end
+    seen_up_to = current_watermark(lake, exchange)
+    if seen_up_to is None or seen_up_to < end:
+        # A worker that fell silent may come back and land what its spool holds of the day.
+        return now >= end + TAG_PATIENCE
+    return not is_due(lake, exchange, day)

@@ -12,6 +12,7 @@ from polars.testing import assert_frame_equal
 
 from lakehouse_pipeline.api import Reader
 from lakehouse_pipeline.build.bars import build_1s, current_watermark
+from lakehouse_pipeline.build.day import build_day
 from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.build.upkeep import (
     keep_small,
@@ -55,21 +56,34 @@ def keep_all(lake: Lakehouse) -> list[Rewritten]:
     return [done for table in TABLES for done in keep_small(lake, table, before=LATER)]
 
 
-def tick(lake: Lakehouse) -> None:
-    watermark = current_watermark(lake, "BINANCE")
+def tick(lake: Lakehouse, exchange: str = "BINANCE") -> None:
+    watermark = current_watermark(lake, exchange)
     assert watermark is not None
-    tick_1s(lake, "BINANCE", watermark=watermark)
-    tick_1m(lake, "BINANCE", watermark=watermark)
+    tick_1s(lake, exchange, watermark=watermark)
+    tick_1m(lake, exchange, watermark=watermark)
+
+
+def finish(lake: Lakehouse, exchange: str = "BINANCE") -> None:
+    """Build the day as the night does, and tick: the minutes then know of its new seconds."""
+    build_day(lake, exchange, DAY_OF_IT, studies=[])
+    tick(lake, exchange)
 
 
 @pytest.fixture
-def night(lake: Lakehouse) -> Lakehouse:
+def unfinished(lake: Lakehouse) -> Lakehouse:
     """A lake with quotes and bars over a midnight, ticked on both sides of it."""
     land(lake, start=START, minutes=10, writer="evening")
     tick(lake)
     land(lake, start=START + 20 * MINUTE, minutes=20, writer="night")
     tick(lake)
     return lake
+
+
+@pytest.fixture
+def night(unfinished: Lakehouse) -> Lakehouse:
+    """The same with the day before midnight finished."""
+    finish(unfinished)
+    return unfinished
 
 
 def late_quote(lake: Lakehouse) -> None:
@@ -130,14 +144,36 @@ def test_a_day_that_is_over_gets_its_tag_once(night: Lakehouse) -> None:
     assert travel_days(night) == [DAY_OF_IT]
 
 
-def test_a_day_waits_until_bars_have_read_its_late_quotes(night: Lakehouse) -> None:
+def test_a_day_waits_until_it_is_built_as_a_whole(unfinished: Lakehouse) -> None:
+    assert tag_days(unfinished, now=MORNING) == []
+    assert DAY_OF_IT not in tag_days(unfinished, now=MORNING + 2 * DAY)
+
+    finish(unfinished)
+    assert tag_days(unfinished, now=MORNING) == [DAY_OF_IT]
+
+
+def test_a_day_waits_while_late_quotes_make_it_due(night: Lakehouse) -> None:
     late_quote(night)
 
     assert tag_days(night, now=MORNING) == []
 
-    tick(night)
-    land(night, start=MORNING, minutes=1, writer="morning")
-    tick(night)
+    tick(night)  # the bars have read them, but what else is built from them has not
+    assert tag_days(night, now=MORNING) == []
+
+    finish(night)
+    assert tag_days(night, now=MORNING) == [DAY_OF_IT]
+
+
+def test_a_day_waits_for_every_exchange_with_rows(night: Lakehouse) -> None:
+    named = pl.col("symbol").str.replace("BINANCE", "OKX")
+    for table in ("raw.quotes", "raw.coverage"):
+        rows = night.scan(table).collect()
+        night.append(table, rows.with_columns(named, exchange=pl.lit("OKX")))
+    tick(night, "OKX")
+
+    assert tag_days(night, now=MORNING) == []
+
+    finish(night, "OKX")
     assert tag_days(night, now=MORNING) == [DAY_OF_IT]
 
 
@@ -148,7 +184,6 @@ def test_a_day_waits_until_minutes_have_read_its_rebuilt_seconds(night: Lakehous
 
     assert tag_days(night, now=MORNING) == []
 
-    land(night, start=MORNING, minutes=1, writer="morning")
     tick(night)
     assert tag_days(night, now=MORNING) == [DAY_OF_IT]
 
