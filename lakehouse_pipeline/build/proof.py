@@ -21,7 +21,7 @@ from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, f
 
 from .bars import BARS_1M, BARS_1S, current_watermark
 from .gaps import GAPS
-from .inputs import LATE_ARRIVAL, LOOK_BACK, read_coverage
+from .inputs import COLUMNS, LATE_ARRIVAL, LOOK_BACK, read_coverage
 from .kinds import QUOTES, judge
 
 
@@ -49,7 +49,7 @@ def bars_match_quotes(lake: Lakehouse, exchange: str, window: TimeWindow) -> Pro
     if closed is None:
         return Proof(0, pl.DataFrame())
     wide = TimeWindow(closed.start - LOOK_BACK, closed.end + LATE_ARRIVAL)
-    quotes = lake.scan(QUOTES, exchange=exchange, window=wide).collect()
+    quotes = lake.scan(QUOTES, exchange=exchange, window=wide).select(COLUMNS).collect()
     expected = (
         canonical(select_line(quotes, read_coverage(lake, exchange, wide)))
         .filter(
@@ -110,7 +110,7 @@ def minutes_equal_direct_ones(lake: Lakehouse, exchange: str, window: TimeWindow
     if closed is None:
         return Proof(0, pl.DataFrame())
     wide = TimeWindow(floor(closed.start, DAY) - LOOK_BACK, closed.end + LATE_ARRIVAL)
-    quotes = lake.scan(QUOTES, exchange=exchange, window=wide).collect()
+    quotes = lake.scan(QUOTES, exchange=exchange, window=wide).select(COLUMNS).collect()
     coverage = read_coverage(lake, exchange, wide)
     day = closed.start.date()
     kinds = as_kinds(judge(lake, exchange, day, quotes=quotes))
