@@ -21,7 +21,6 @@ from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline_tests.integration.feed.wire import Wire, expected, landed, packets
 
 SYMBOLS = [f"BINANCE:{base}USDT" for base in BASES][:8]
-BEGIN = timedelta(seconds=20)  # of feed time: some updates are sound
 HELD = 10  # packets that a fault may still hold back at the end
 UNSEEN = timedelta(seconds=3)  # sent so late that the worker may have left already
 PLAIN = {"opened", "subscribed", "described", "alive", "ended"}
@@ -32,8 +31,7 @@ def listen(play) -> Callable[..., SimpleNamespace]:
     """Record through a fault; return what landed, what left the server and what it says."""
 
     def start(fault: faults.Fault) -> SimpleNamespace:
-        wire = Wire()
-        fault.at = BEGIN
+        wire = Wire(trouble=fault)
         played = play([fault, wire], lambda worker: worker.quotes_committed > 400, symbols=SYMBOLS)
         return SimpleNamespace(
             **vars(played),

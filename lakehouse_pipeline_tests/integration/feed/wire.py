@@ -30,12 +30,24 @@ Refuse = Callable[[dict[str, Any]], str | None]
 
 @dataclass(kw_only=True)
 class Wire(Fault):
-    """Keeps every text after all other faults, by connection."""
+    """Keeps every text after all other faults, by connection, and lets *trouble* begin in time.
+
+    On a busy machine a worker subscribes late: only what was sent tells that sound updates were.
+    """
+
+    trouble: Fault
+    sound: int = 30  # texts sent before the trouble begins
 
     kept: dict[int, list[str]] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        self.trouble.at = timedelta.max
+
     def texts(self, since: timedelta, link: Link, text: str) -> list[str]:  # noqa: ARG002  # from the start
-        self.kept.setdefault(link.number, []).append(text)
+        kept = self.kept.setdefault(link.number, [])
+        kept.append(text)
+        if len(kept) == self.sound:
+            self.trouble.at = link.opened
         return [text]
 
     def of_the_session(self) -> list[str]:
