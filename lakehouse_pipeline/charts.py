@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 import polars as pl
@@ -101,21 +102,25 @@ def _add_candles(figure: go.Figure, bars: pl.DataFrame, times: list[datetime]) -
 def _add_study(
     figure: go.Figure, bars: pl.DataFrame, times: list[datetime], study: Study, row: int
 ) -> None:
-    for plot, column in zip(study.plots, study.columns, strict=True):
+    for plot, column, caption in zip(study.plots, study.columns, study.captions, strict=True):
         values = bars[column].to_list()
-        name = column if plot == study.name else f"{study.name} {column}"
-        look = {"name": name, "showlegend": row == 1 or len(study.plots) > 1}
+        look: dict[str, Any] = {"name": caption}
         # Null values break the line: an indicator that is not warm is not drawn.
         trace = (
-            go.Bar(x=times, y=values, **look)
+            go.Bar(x=times, y=values, marker_color=_by_sign(values), opacity=0.5, **look)
             if plot == "histogram"
             else go.Scatter(x=times, y=values, mode="lines", connectgaps=False, **look)
         )
         figure.add_trace(trace, row=row, col=1)
     if row > 1:
-        figure.update_yaxes(title_text=f"{study.name}{study.suffix}", row=row, col=1)
+        parameters = " ".join(f"{value}" for value in study.parameters.values())
+        figure.update_yaxes(title_text=f"{study.name} {parameters}".rstrip(), row=row, col=1)
         for level in LEVELS.get(study.name, ()):
             figure.add_hline(level, line_width=1, line_dash="dot", line_color="gray", row=row)
+
+
+def _by_sign(values: Iterable[float | None]) -> list[str]:
+    return [DOWN if value is not None and value < 0 else UP for value in values]
 
 
 def _shade(

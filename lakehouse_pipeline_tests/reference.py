@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
@@ -24,6 +24,7 @@ from lakehouse_pipeline.lake.tables import SNAPSHOTS_KEPT, TABLES, Partition, Ta
 from lakehouse_pipeline.market.bars import Source, State
 from lakehouse_pipeline.market.causes import Cause
 from lakehouse_pipeline.market.coverage import Ending, Mark
+from lakehouse_pipeline.market.indicators import STUDIES, Start
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import Kind
 from lakehouse_pipeline.market.reconcile import Agreement
@@ -53,7 +54,12 @@ WORDS: tuple[tuple[str, type[Enum]], ...] = (
 
 def pages() -> dict[str, str]:
     """Return the text of each page by its file name."""
-    return {"tables.md": tables(), "settings.md": settings(), "cli.md": commands()}
+    return {
+        "tables.md": tables(),
+        "indicators.md": indicators(),
+        "settings.md": settings(),
+        "cli.md": commands(),
+    }
 
 
 def tables() -> str:
@@ -107,6 +113,67 @@ def _words(title: str, words: type[Enum]) -> Iterator[str]:
 
 def _name(word: Enum) -> tuple[str, ...]:
     return (word.name,) if isinstance(word, int) else ()
+
+
+def indicators() -> str:
+    studies = {name: make() for name, make in STUDIES.items()}
+    stored = " and ".join(f"`{name}`" for name in Settings.model_fields["indicators"].get_default())
+    return "\n".join(
+        [
+            *(GENERATED, "# Indicators\n"),
+            "Each is computed from our own bars, at any interval:",
+            "`lakehouse bars SYMBOL --with rsi,macd`, the same with `lakehouse chart`, and",
+            '`open_lakehouse().bars(SYMBOL, "5m", indicators=["rsi", "macd"])` in Python.',
+            f"{stored} of 1-minute bars are also stored, in `market.indicators_1m`;",
+            "which, and with what parameters, is the section `indicators` of `exchanges.yaml`.\n",
+            "A name alone has the parameters of `exchanges.yaml`, or else the usual ones below.",
+            "Others are written after colons, in the order of the table:",
+            "`rsi:7`, `macd:5:10:3`, `bollinger:20:2.5`. Their columns end in them: `rsi_7`,",
+            "`macd_5_10_3`, `signal_5_10_3`, `histogram_5_10_3`.\n",
+            *_grid(
+                ("name", "parameters, usual", "written", "columns", "in", "what it is"),
+                (
+                    (
+                        f"`{name}`",
+                        ", ".join(f"`{p}={v}`" for p, v in study.parameters.items()),
+                        f"`{':'.join((name, *map(str, study.parameters.values())))}`",
+                        ", ".join(f"`{column}`" for column in study.columns),
+                        study.unit.value,
+                        _first_sentence(STUDIES[name]),
+                    )
+                    for name, study in studies.items()
+                ),
+            ),
+            "## Warm-up\n",
+            "An indicator starts at the first bar, and again after each gap that official minutes",
+            "have not filled. It is null until it is warm, and for some time its value still shows",
+            "where it began: what is stored is then flagged `WARMING` and `SETTLING`.",
+            "On read, enough bars before the time asked for are read, so that its start does not",
+            "show. `--carry` goes on across gaps.\n",
+            *_grid(
+                ("name", "first value at bar", "settled from bar", "starts"),
+                (
+                    (
+                        f"`{name}`",
+                        str(study.warm_up),
+                        "never" if study.start is Start.STRETCH else str(study.memory),
+                        "at 00:00 UTC" if study.start is Start.DAY else "after a gap",
+                    )
+                    for name, study in studies.items()
+                ),
+            ),
+            "Of a study with several lines the first bar is that of the last line.",
+            "With parameters of its own a study warms up accordingly: `rsi:7` has its first value",
+            f"at bar {STUDIES['rsi'](length=7).warm_up}.",
+            "",
+        ]
+    )
+
+
+def _first_sentence(described: Callable[..., object]) -> str:
+    """Return what a function says it returns."""
+    said = " ".join((described.__doc__ or "").split()).partition(". ")[0].rstrip(".")
+    return said.removeprefix("Return ")
 
 
 def settings() -> str:

@@ -7,7 +7,7 @@ tick, a backfill and the CLI give the same rows whatever window they were asked 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
@@ -163,6 +163,18 @@ def built_seconds(lake: Lakehouse, exchange: str, watermark: datetime) -> dateti
     """
     closed_to = lake.progress(BARS_1S, f"closed_to.{exchange}")
     return datetime.fromtimestamp(closed_to or 0, tz=watermark.tzinfo)
+
+
+def built_up_to(lake: Lakehouse, table: str, exchange: str) -> datetime:
+    """Return the instant up to which bars of *exchange* in *table* are built, as far as is known.
+
+    Ticks note it of minutes; where none ever ran, a build of minutes went as far as the seconds.
+    """
+    seconds = lake.progress(BARS_1S, f"closed_to.{exchange}") or 0
+    if table == BARS_1S:
+        return datetime.fromtimestamp(seconds, tz=UTC)
+    ticked = lake.progress(BARS_1M, f"built_to.{exchange}")
+    return floor(datetime.fromtimestamp(seconds if ticked is None else ticked, tz=UTC), MINUTE)
 
 
 def _days(window: TimeWindow, watermark: datetime) -> Iterator[TimeWindow]:

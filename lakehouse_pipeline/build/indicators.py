@@ -6,6 +6,7 @@ Beside what is computed stands what TradingView's own studies said, where a toke
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from lakehouse_pipeline.market.causes import UNSEEN
 from lakehouse_pipeline.market.chosen import Parameters, study_of
 from lakehouse_pipeline.market.indicators import (
     OPEN_TIME,
+    STUDIES,
     Study,
     compute,
 )
@@ -64,23 +66,58 @@ def studies_named(names: Iterable[str], chosen: Parameters) -> list[Study]:
     return [_named(name, chosen) for name in dict.fromkeys(map(_plain, names))]
 
 
+def split_names(text: str) -> list[str]:
+    """Return the names in *text*, which commas part; those within brackets do not."""
+    return re.split(r",(?![^()]*\))", text)
+
+
 def _plain(text: str) -> str:
     return "".join(text.lower().split())
 
 
 def _named(text: str, chosen: Parameters) -> Study:
     name, *values = text.split(":")
+    if name not in STUDIES:
+        raise _unknown(text)
     if not values:
         return study_of(name, chosen.get(name, {}))
-    usual = study_of(name, {})
+    usual = study_of(name, {}).parameters
+    mend = f"Write {_spelled(name, usual.values())} or {name}." if usual else f"Write {name}."
+    if len(values) > len(usual):
+        many = "1 is" if len(values) == 1 else f"{len(values)} are"
+        problem = f"Indicator {text!r}: {name} has {_listed(usual)}, and {many} given."
+        raise SettingsError(problem, mend=mend)
     try:
-        given = dict(zip(usual.parameters, map(float, values), strict=False))
-    except ValueError:
-        given = {}
-    if len(given) != len(values):
-        wanted = ":".join([name, *(str(value) for value in usual.parameters.values())])
-        raise SettingsError(f"Indicator {text!r} is not known.", mend=f"Write {wanted} or {name}.")
+        given = dict(zip(usual, map(float, values), strict=False))
+    except ValueError as error:
+        raise SettingsError(
+            f"Indicator {text!r}: its parameters are numbers.", mend=mend
+        ) from error
     return replace(study_of(name, given), suffix=f"_{'_'.join(values)}")
+
+
+def _unknown(text: str) -> SettingsError:
+    """Return what to say of *text*, which is no name; it may be one that is written otherwise."""
+    meant = re.match(r"[a-z]+", text)
+    if meant and meant[0] in STUDIES:
+        numbers = re.findall(r"\d+(?:\.\d+)?", text)
+        taken = len(study_of(meant[0], {}).parameters)
+        mend = f"Write {_spelled(meant[0], numbers[:taken])}."
+    else:
+        example = _spelled("macd", study_of("macd", {}).parameters.values())
+        known = ", ".join(sorted(STUDIES))
+        mend = f"Known: {known}; with parameters of its own it is written {example}."
+    return SettingsError(f"Indicator {text!r} is not known.", mend=mend)
+
+
+def _spelled(name: str, values: Iterable[object]) -> str:
+    return ":".join([name, *map(str, values)])
+
+
+def _listed(parameters: Iterable[str]) -> str:
+    names = list(parameters)
+    what = "parameter" if len(names) == 1 else "parameters"
+    return f"{len(names)} {what} ({', '.join(names)})" if names else f"no {what}"
 
 
 def build_indicators(
@@ -194,14 +231,14 @@ def _unbuilt(
 ) -> TimeWindow | None:
     """Return the time up to *closed* for which the indicators are older than their sources.
 
-    With other studies than the last tick's that is all since yesterday. The first tick starts at
-    its UTC midnight; days before yesterday are left to whoever rebuilds them.
+    The first tick, and one with other studies than the last, builds all since yesterday: minutes of
+    then are fetched before anything is streamed. Days before are left to whoever rebuilds them.
     """
-    built_to = lake.progress(INDICATORS, f"built_to.{exchange}")
-    if built_to is None:
-        return _closed_part(TimeWindow.of_day(closed.date()), closed)
     reach = _reach(closed)
-    if lake.progress(INDICATORS, f"studies.{exchange}") != _fingerprint(studies):
+    built_to = lake.progress(INDICATORS, f"built_to.{exchange}")
+    if built_to is None or lake.progress(INDICATORS, f"studies.{exchange}") != _fingerprint(
+        studies
+    ):
         return TimeWindow(reach, closed)
     bars_seen, raw_seen = (
         lake.progress(INDICATORS, f"built_from.{source}.{exchange}") or 0 for source in SOURCES

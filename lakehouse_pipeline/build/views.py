@@ -18,12 +18,13 @@ from lakehouse_pipeline.market.indicators import (
     Study,
     widen,
 )
+from lakehouse_pipeline.market.rolled import judged
 from lakehouse_pipeline.market.stretches import SEEN_SINCE, STRETCH, with_stretches
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
-from .bars import BARS_1M, BARS_1S
+from .bars import BARS_1M, BARS_1S, built_up_to
 from .gaps import read_unseen
-from .inputs import COVERAGE
+from .inputs import COVERAGE, read_coverage
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
@@ -105,9 +106,12 @@ def newest_bar(lake: Lakehouse, symbol: str, step: timedelta) -> datetime | None
 def read_bars(
     lake: Lakehouse, symbol: str, *, step: timedelta, window: TimeWindow | None = None
 ) -> pl.DataFrame:
-    """Return the sparse bars of *symbol* at any *step*, in time order, in the bars' schema."""
+    """Return the sparse bars of *symbol* at any *step*, in time order, in the bars' schema.
+
+    The last may still be forming, and then says so.
+    """
     bars, stored = _read_stored(lake, symbol, step=step, window=window)
-    return bars if step == stored else market_bars.roll_up(bars, step)
+    return bars if step == stored else _judged(lake, market_bars.roll_up(bars, step), bars, step)
 
 
 def _read_stored(
@@ -117,6 +121,26 @@ def _read_stored(
     table, stored = stored_step(step)
     wide = window and TimeWindow(floor(window.start, step), ceil(window.end, step))
     return lake.scan(table, symbols=[symbol], window=wide).sort("open_time").collect(), stored
+
+
+def _judged(
+    lake: Lakehouse, rolled: pl.DataFrame, stored: pl.DataFrame, step: timedelta
+) -> pl.DataFrame:
+    """Return *rolled* bars of one symbol with what they hold of their whole intervals."""
+    if rolled.is_empty():
+        return rolled
+    exchange, newest = rolled["exchange"][0], stored["open_time"].max()
+    assert isinstance(newest, datetime)
+    table, own = stored_step(step)
+    window = TimeWindow(rolled["open_time"][0], rolled["open_time"][-1] + step)
+    return judged(
+        rolled,
+        stored,
+        read_coverage(lake, exchange, window),
+        step=step,
+        # A build of chosen symbols says nothing of the table; its rows do.
+        closed=max(built_up_to(lake, table, exchange), newest + own),
+    )
 
 
 def read_dense_bars(
@@ -162,7 +186,8 @@ def read_with_studies(
         newest = before.filter(pl.col(STRETCH) == pl.col(STRETCH).last())
         if newest.height >= memory or newest.height < before.height:
             break
-    return widen(found, studies).filter(wanted).drop(SEEN_SINCE)
+    answer = widen(found, studies).filter(wanted).drop(SEEN_SINCE)
+    return answer if step == stored else _judged(lake, answer, bars, step)
 
 
 def _reaches(

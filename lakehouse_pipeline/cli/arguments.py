@@ -1,14 +1,18 @@
-"""Arguments that several commands read alike: times, days, look-backs."""
+"""Arguments that several commands read alike: times, days, which bars."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from lakehouse_pipeline.build.views import parse_span
+from lakehouse_pipeline.build import views
+from lakehouse_pipeline.build.indicators import split_names, studies_named
 from lakehouse_pipeline.errors import StateDirectoryError, UsageError
 from lakehouse_pipeline.lake.catalog import CATALOG_FILE
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
-from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.market.indicators import Study
+from lakehouse_pipeline.market.windows import TimeWindow, floor
 from lakehouse_pipeline.settings import load_settings
 
 
@@ -69,22 +73,12 @@ def parse_days(first: str, last: str) -> list[date]:
     return [start + timedelta(days=n) for n in range((end - start).days + 1)]
 
 
-def window_between(
-    start: str | None, end: str | None, *, last: str | None, newest: datetime | None
-) -> TimeWindow | None:
-    """Return the window that --from, --to and --last ask for; None for everything.
-
-    ``--last`` counts back from the newest bar, so it also works on replayed days.
+def window_between(start: str | None, end: str | None) -> TimeWindow | None:
+    """Return the window that --from and --to ask for; None for everything.
 
     Raises:
         UsageError: if they contradict each other.
     """
-    if last is not None and (start is not None or end is not None):
-        raise UsageError("--last excludes --from and --to.", mend="Give one or the other.")
-    if last is not None:
-        if newest is None:
-            return None
-        return TimeWindow(newest - parse_span(last) + timedelta(microseconds=1), END_OF_TIME)
     if start is None and end is None:
         return None
     first = parse_time(start) if start else START_OF_TIME
@@ -92,6 +86,60 @@ def window_between(
     if until <= first:
         raise UsageError(f"--to {end} is not after --from {start}.", mend="Swap them.")
     return TimeWindow(first, until)
+
+
+@dataclass(frozen=True, slots=True)
+class BarsAsked:
+    """Which bars a command line asks for, and the lake that has them."""
+
+    lake: Lakehouse
+    symbol: str
+    step: timedelta
+    window: TimeWindow | None  # None: no time was asked for
+    studies: Sequence[Study]
+
+    def newest(self, count: int) -> TimeWindow | None:
+        """Return the time of the newest *count* intervals."""
+        return _newest(self.lake, self.symbol, self.step, count * self.step)
+
+
+def ask_for_bars(
+    symbol: str,
+    interval: str,
+    *,
+    start: str | None,
+    end: str | None,
+    last: str | None,
+    with_: str | None,
+) -> BarsAsked:
+    """Return what a command that reads bars is asked for.
+
+    Raises:
+        UsageError: naming the argument that cannot be.
+    """
+    step = views.parse_interval(interval)
+    studies = studies_named(split_names(with_), load_settings().indicators) if with_ else []
+    if last is not None and (start is not None or end is not None):
+        raise UsageError("--last excludes --from and --to.", mend="Give one or the other.")
+    span = None if last is None else views.parse_span(last)
+    window = window_between(start, end)
+    lake = open_to_read()
+    name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
+    if span is not None:
+        window = _newest(lake, name, step, span)
+    return BarsAsked(lake, name, step, window, studies)
+
+
+def _newest(lake: Lakehouse, symbol: str, step: timedelta, span: timedelta) -> TimeWindow | None:
+    """Return the last *span* of bars of *step*: as many as fit into it, if there are so many.
+
+    It is counted back from the end of the newest, so it also works on replayed days.
+    """
+    newest = views.newest_bar(lake, symbol, step)
+    if newest is None:
+        return None
+    end = floor(newest, step) + step
+    return TimeWindow(end - min(span, end - START_OF_TIME), END_OF_TIME)
 
 
 START_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,8 +7,6 @@ standard output holds nothing else.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
-from datetime import datetime
 from enum import StrEnum
 from shutil import get_terminal_size
 from typing import Literal
@@ -34,9 +32,9 @@ class Format(StrEnum):
 
 
 def write(
-    frame: pl.DataFrame, form: Format, *, title: str = "", hidden: Collection[str] = ()
+    frame: pl.DataFrame, form: Format, *, title: str = "", shown: pl.DataFrame | None = None
 ) -> None:
-    """Write *frame* to standard output in *form*; people are spared the *hidden* columns."""
+    """Write *frame* to standard output in *form*; people are given what is *shown* instead."""
     if form is Format.csv:
         sys.stdout.write(iso_times(frame).write_csv())
     elif form is Format.json:
@@ -45,7 +43,7 @@ def write(
     elif form is Format.parquet:
         frame.write_parquet(sys.stdout.buffer)
     else:
-        _write_table(frame.drop(hidden, strict=False), title)
+        _write_table(frame if shown is None else shown, title)
 
 
 def iso_times(frame: pl.DataFrame) -> pl.DataFrame:
@@ -77,15 +75,16 @@ def _write_table(frame: pl.DataFrame, title: str) -> None:
 
 def _table(frame: pl.DataFrame, title: str = "") -> Table:
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, dtype in frame.schema.items():
-        justify: Literal["left", "right"] = "right" if dtype.is_numeric() else "left"
-        if name in PROSE:
-            table.add_column(name, justify=justify, min_width=PROSE_WIDTH)
+    texts = [_texts(column) for column in frame]
+    for column, cells in zip(frame, texts, strict=True):
+        justify: Literal["left", "right"] = "right" if column.dtype.is_numeric() else "left"
+        if column.name in PROSE:
+            table.add_column(column.name, justify=justify, min_width=PROSE_WIDTH)
         else:
-            longest = max(map(cell_len, (name, *map(_cell, frame[name]))))
-            table.add_column(name, justify=justify, min_width=longest, no_wrap=True)
-    for row in frame.iter_rows():
-        table.add_row(*map(_cell, row))
+            longest = max(map(cell_len, (column.name, *cells)))
+            table.add_column(column.name, justify=justify, min_width=longest, no_wrap=True)
+    for row in zip(*texts, strict=True):
+        table.add_row(*row)
     return table
 
 
@@ -94,9 +93,25 @@ def _least_width(frame: pl.DataFrame) -> int:
     return Measurement.get(console, console.options, _table(frame)).minimum
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    return f"{value:,.10g}" if isinstance(value, float) else str(value)
+def _texts(column: pl.Series) -> list[str]:
+    """Return the cells of *column*, written alike: the eye compares figures by their places."""
+    if column.dtype.is_float():
+        places = decimals_shown(column)
+        form = ",.10g" if places is None else f",.{places}f"
+        return ["" if value is None else f"{value + 0.0:{form}}" for value in column]  # no -0.00
+    if isinstance(column.dtype, pl.Datetime):
+        minutes = (column.dt.truncate("1m") == column).all()
+        form = "%Y-%m-%d %H:%M" if minutes else "%Y-%m-%d %H:%M:%S"
+        return ["" if value is None else f"{value:{form}}" for value in column]
+    return ["" if value is None else str(value) for value in column]
+
+
+def decimals_shown(column: pl.Series) -> int | None:
+    """Return how many decimals the figures of *column* have within ten digits.
+
+    None if one is too large or too small to be written out.
+    """
+    texts = [f"{value:.10g}" for value in column.drop_nulls()]
+    if any("e" in text for text in texts):
+        return None
+    return max((len(text.partition(".")[2]) for text in texts), default=0)

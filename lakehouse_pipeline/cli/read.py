@@ -12,12 +12,27 @@ from .output import Format
 Symbol = Annotated[
     str, typer.Argument(help="BINANCE:BTCUSDT, or BTCUSDT where one exchange has it")
 ]
+Interval = Annotated[str, typer.Option(help="1s, 1m, 5m, 1h, 1d …")]
 From = Annotated[str | None, typer.Option("--from", help="ISO 8601, included; UTC")]
 To = Annotated[str | None, typer.Option("--to", help="ISO 8601, excluded; UTC")]
-Last = Annotated[str | None, typer.Option(help="2h, 30m …, counted back from the newest bar")]
+Last = Annotated[
+    str | None,
+    typer.Option(help="2h, 30m …, up to the end of the newest bar; by default all there is"),
+]
+LastShown = Annotated[
+    str | None,
+    typer.Option(
+        help="2h, 30m …, up to the end of the newest bar; by default a table shows the newest "
+        "60 intervals, and machine formats have all there is"
+    ),
+]
 With = Annotated[
     str | None,
-    typer.Option("--with", help="rsi,macd,… beside the price; rsi:7 with parameters of its own"),
+    typer.Option(
+        "--with",
+        help="rsi,macd,… beside the price; rsi:7 or macd:5:10:3 with parameters of its own; "
+        "docs/reference/indicators.md lists them",
+    ),
 ]
 Carry = Annotated[
     bool,
@@ -29,13 +44,8 @@ Carry = Annotated[
 Form = Annotated[Format, typer.Option("--format", help="stdout holds nothing else")]
 
 
-# What a person reads first; machine formats have every column.
-DETAIL_OF_BARS = (
-    *("exchange", "symbol", "prev_close", "counter_start", "counter_end", "bid", "ask", "spread"),
-    *("price_updates", "volume_updates", "time_updates", "quote_updates", "late_updates"),
-    *("stretch", "flags", "state", "observed_seconds", "volume_basis"),
-    *("price_deviation", "volume_deviation"),
-)
+SHOWN = 60  # intervals that a table has if no time was asked for
+# What a person does not look at; machine formats have every column.
 DETAIL_OF_GAPS = ("gap_id", "exchange", "counter_before", "counter_after")
 
 
@@ -50,10 +60,10 @@ def register(app: typer.Typer) -> None:
 
 def bars(
     symbol: Symbol,
-    interval: Annotated[str, typer.Option(help="1s, 1m, 5m, 1h, 1d …")] = "1m",
+    interval: Interval = "1m",
     start: From = None,
     end: To = None,
-    last: Last = None,
+    last: LastShown = None,
     dense: Annotated[
         bool, typer.Option("--dense", help="a row for every interval, saying why it is empty")
     ] = False,
@@ -63,38 +73,36 @@ def bars(
 ) -> None:
     """Show OHLCV bars of a symbol at any interval."""
     from lakehouse_pipeline.build import views
-    from lakehouse_pipeline.build.indicators import studies_named
     from lakehouse_pipeline.errors import UsageError
     from lakehouse_pipeline.market.stretches import as_one_stretch, with_stretches
-    from lakehouse_pipeline.settings import load_settings
 
-    from .arguments import open_to_read, window_between
+    from .arguments import ask_for_bars
     from .output import write
+    from .people import to_read
 
-    step = views.parse_interval(interval)
-    chosen = load_settings().indicators
-    studies = studies_named(with_.split(","), chosen) if with_ else []
-    if dense and studies:
+    asked = ask_for_bars(symbol, interval, start=start, end=end, last=last, with_=with_)
+    if dense and asked.studies:
         raise UsageError("--dense excludes --with.", mend="Indicators stand on observed bars.")
-    lake = open_to_read()
-    name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
-    newest = views.newest_bar(lake, name, step)
-    window = window_between(start, end, last=last, newest=newest)
+    is_cut = asked.window is None and form is Format.table
+    window = asked.newest(SHOWN) if is_cut else asked.window
     if dense:
-        frame = views.read_dense_bars(lake, name, step=step, window=window)
-    elif studies:
+        frame = views.read_dense_bars(asked.lake, asked.symbol, step=asked.step, window=window)
+    elif asked.studies:
         stretch = as_one_stretch if carry else with_stretches
         frame = views.read_with_studies(
-            lake, name, studies, step=step, window=window, stretch=stretch
+            asked.lake, asked.symbol, asked.studies, step=asked.step, window=window, stretch=stretch
         )
     else:
-        frame = views.read_bars(lake, name, step=step, window=window)
-    write(frame, form, title=f"{name} {interval}", hidden=DETAIL_OF_BARS)
+        frame = views.read_bars(asked.lake, asked.symbol, step=asked.step, window=window)
+    title = f"{asked.symbol} {interval}, UTC"
+    write(frame, form, title=title, shown=to_read(frame, asked.studies))
+    if is_cut and frame.height:
+        typer.echo(f"The newest {SHOWN} intervals. --last, --from and --to show others.")
 
 
 def chart(
     symbol: Symbol,
-    interval: Annotated[str, typer.Option(help="1s, 1m, 5m, 1h, 1d …")] = "1m",
+    interval: Interval = "1m",
     start: From = None,
     end: To = None,
     last: Last = None,
@@ -105,23 +113,18 @@ def chart(
     """Draw candles, volume, indicators and gaps into one HTML file."""
     from lakehouse_pipeline.build import views
     from lakehouse_pipeline.build.gaps import read_unseen
-    from lakehouse_pipeline.build.indicators import studies_named
     from lakehouse_pipeline.charts import draw
     from lakehouse_pipeline.market.stretches import as_one_stretch, with_stretches
-    from lakehouse_pipeline.settings import load_settings
 
-    from .arguments import open_to_read, window_between
+    from .arguments import ask_for_bars
 
-    step = views.parse_interval(interval)
-    chosen = load_settings().indicators
-    studies = studies_named(with_.split(","), chosen) if with_ else []
-    lake = open_to_read()
-    name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
-    newest = views.newest_bar(lake, name, step)
-    window = window_between(start, end, last=last, newest=newest)
+    asked = ask_for_bars(symbol, interval, start=start, end=end, last=last, with_=with_)
+    name, window, studies = asked.symbol, asked.window, asked.studies
     stretch = as_one_stretch if carry else with_stretches
-    bars = views.read_with_studies(lake, name, studies, step=step, window=window, stretch=stretch)
-    missed = read_unseen(lake, symbols=[name], window=window)
+    bars = views.read_with_studies(
+        asked.lake, name, studies, step=asked.step, window=window, stretch=stretch
+    )
+    missed = read_unseen(asked.lake, symbols=[name], window=window)
     out.write_text(draw(bars, missed, title=f"{name} {interval}", studies=studies), "utf-8")
     typer.echo(f"{out}: {bars.height} bars")
 
@@ -141,13 +144,8 @@ def gaps(
 
     lake = open_to_read()
     names = [views.resolve_symbol(symbol, views.recorded_symbols(lake))] if symbol else None
-    window = window_between(start, end, last=None, newest=None)
-    write(
-        read_gaps(lake, symbols=names, window=window),
-        form,
-        title="gaps",
-        hidden=DETAIL_OF_GAPS,
-    )
+    frame = read_gaps(lake, symbols=names, window=window_between(start, end))
+    write(frame, form, title="gaps", shown=frame.drop(DETAIL_OF_GAPS))
 
 
 def tables(form: Form = Format.table) -> None:

@@ -54,7 +54,7 @@ _PORTION = 200_000  # rows
 class State(StrEnum):
     """How settled a stored bar is. Forming bars are computed on read and never stored."""
 
-    FORMING = "forming"
+    FORMING = "forming"  # its end is still to come: a bar of a longer step, on read only
     CLOSED = "closed"  # the watermark has passed its end
     FINAL = "final"  # the watermark has passed the end of its UTC day
 
@@ -165,8 +165,8 @@ def _as_bars(intervals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
 def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
     """Return *bars* of shorter steps as bars of *step*; the same as building them from quotes.
 
-    Pass the bars of whole intervals. ``covered_seconds`` is the sum over the bars there are;
-    ``with_coverage`` states it for the whole interval.
+    Pass the bars of whole intervals. ``covered_seconds`` is the sum over the bars there are, and
+    ``state`` theirs; ``with_coverage`` and ``rolled`` state both for the whole interval.
     """
     count = pl.col("^.*_updates$", "observed_seconds")
     rows = bars.sort("symbol", "open_time").with_columns(pl.col("open_time").dt.truncate(step))
@@ -244,14 +244,26 @@ def _covered(opens: Ints, length: int, windows: list[TimeWindow]) -> Ints:
 
 
 def _joint_basis() -> pl.Expr:
-    """Return the basis of a sum: the first of these that contributed."""
+    """Return the basis of a sum: that of what is known of it, MIXED where there are several.
+
+    A counter's return to zero is counted like any other delta, and told.
+    """
     basis = pl.col("volume_basis")
+    delta, reset, rolled, official, mixed = (
+        (basis == each).any()
+        for each in (
+            *(Basis.COUNTER_DELTA, Basis.COUNTER_RESET, Basis.ROLLED_COMP),
+            *(Basis.OFFICIAL, Basis.MIXED),
+        )
+    )
+    counted = delta | reset
     chosen = pl.lit(Basis.UNKNOWN.value)
-    for candidate in (
-        Basis.OFFICIAL,
-        Basis.COUNTER_DELTA,
-        Basis.ROLLED_COMP,
-        Basis.COUNTER_RESET,
+    for is_so, so in (
+        (delta, Basis.COUNTER_DELTA),
+        (reset, Basis.COUNTER_RESET),
+        (rolled, Basis.ROLLED_COMP),
+        (official, Basis.OFFICIAL),
+        (mixed | (counted & rolled) | ((counted | rolled) & official), Basis.MIXED),
     ):
-        chosen = pl.when((basis == candidate).any()).then(pl.lit(candidate.value)).otherwise(chosen)
+        chosen = pl.when(is_so).then(pl.lit(so.value)).otherwise(chosen)
     return chosen

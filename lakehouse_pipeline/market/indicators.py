@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from itertools import groupby
 
 import polars as pl
@@ -47,6 +47,14 @@ class Start(Enum):
     STRETCH = "stretch"  # after the last real gap, or where recording began
 
 
+class Unit(StrEnum):
+    """What the values of a study are in."""
+
+    PRICE = "price"  # the symbol's quote currency
+    PERCENT = "0 to 100"
+    VOLUME = "volume"  # the symbol's base currency
+
+
 WITHIN = {
     Start.MEMORY: pl.col(STRETCH),
     Start.DAY: OPEN_TIME.dt.truncate("1d"),
@@ -71,6 +79,7 @@ class Study:
     memory: int
     start: Start = Start.MEMORY
     steps: Mapping[str, pl.Expr] = field(default_factory=dict)
+    unit: Unit = Unit.PRICE
     suffix: str = ""  # of its columns, where one study is asked for with several parameters
 
     @property
@@ -82,6 +91,12 @@ class Study:
     def columns(self) -> list[str]:
         """The names of its plots in wide frames."""
         return [f"{plot}{self.suffix}" for plot in self.plots]
+
+    @property
+    def captions(self) -> list[str]:
+        """Its plots as a person reads them: ``macd``, ``macd signal``; ``rsi:7`` as asked for."""
+        asked = f"{self.name}{self.suffix.replace('_', ':')}"
+        return [asked if plot == self.name else f"{asked} {plot}" for plot in self.plots]
 
     def reach(self, day: datetime) -> datetime | None:
         """Return from when on minutes are read for values of *day*; None: from the first of all.
@@ -120,7 +135,10 @@ def rsi(length: int = 14) -> Study:
     gain, loss = pl.col("gain"), pl.col("loss")
     value = pl.when(loss == 0).then(100.0).otherwise(100.0 - 100.0 / (1.0 + gain / loss))
     memory = _fading(1 / length, length + 1)
-    return Study("rsi", {"length": length}, {"rsi": value}, length + 1, memory, steps=steps)
+    plots = {"rsi": value}
+    return Study(
+        "rsi", {"length": length}, plots, length + 1, memory, steps=steps, unit=Unit.PERCENT
+    )
 
 
 def macd(fast: int = 12, slow: int = 26, signal: int = 9) -> Study:
@@ -182,7 +200,7 @@ def obv() -> Study:
     """
     signed = pl.when(CLOSE.shift(1).is_null()).then(VOLUME).otherwise(CLOSE.diff().sign() * VOLUME)
     plots = {"obv": pl.when(_volumes_are_known()).then(signed.cum_sum())}
-    return Study("obv", {}, plots, warm_up=1, memory=1, start=Start.STRETCH)
+    return Study("obv", {}, plots, warm_up=1, memory=1, start=Start.STRETCH, unit=Unit.VOLUME)
 
 
 STUDIES: Mapping[str, Callable[..., Study]] = {

@@ -18,9 +18,9 @@ from lakehouse_pipeline.market.windows import TimeWindow
 class Flag(IntFlag):
     """Bits of the ``flags`` column. Stored: never renumber."""
 
-    FILLED = 1  # prices and volume are the vendor's own bar
+    FILLED = 1  # prices and volume of what was not seen are the vendor's own
     CARRIED = 2  # no update: the previous close repeated, dense view only
-    PARTIAL = 4  # the symbol was not seen for all of the interval
+    PARTIAL = 4  # not seen for all of the interval; what is not FILLED either, is missing
     LATE = 8  # an update came after close plus lateness
     CLOCK_SUSPECT = 16  # received long before or after its trade
     DELAYED_FEED = 32  # the feed said it was delayed

@@ -60,6 +60,7 @@ class Basis(StrEnum):
     COUNTER_RESET = "counter_reset"  # the same, over the counter's return to zero
     ROLLED_COMP = "rolled_comp"  # a rolling counter's delta plus the official outflow
     OFFICIAL = "official"  # the vendor's own bar
+    MIXED = "mixed"  # of a bar longer than a minute: several of these, as official and counted
     UNKNOWN = "unknown"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,11 +30,12 @@ from lakehouse_pipeline.settings import LakeSettings, Settings
 
 from .console import Unanswered
 from .processes import port_is_free
+from .report import bar_lines, end_line, exchange_line, waiting_line
 from .stack import Interrupted, Stack
 
 CHECKED = ("market/bars_1s", "market/bars_1m")
 ADVANCE_EVERY = 3.0  # seconds between looks at what can be built next
-WAITING_EVERY, REPORT_EVERY = 10.0, 60.0  # seconds, before and after all workers have rows
+WAITING_EVERY, REPORT_EVERY = 10.0, 60.0  # seconds, before and after the first bar
 GRACE = 180.0  # seconds for what is still being built when the time is up
 SHOWN_BARS = 3
 
@@ -51,18 +52,21 @@ def demo(
     chosen = demo_settings(settings)
     started = datetime.now(UTC)
     with Interrupts() as interrupts:
+        farewell = "Stopped before everything had started."
+        missing: list[str] = []
         stack = Stack(chosen, interrupts, say=say, feed=bundled_feed(chosen))
         try:
             with stack:
                 say(f"Dagster UI  {stack.ui_url}")
                 with closing(Lakehouse.open(stack.settings)) as lake:
-                    missing = Demonstration(stack, lake, interrupts, say, since=started).run(
-                        seconds
-                    )
+                    shown = Demonstration(stack, lake, interrupts, say, since=started)
+                    missing = shown.run(seconds)
+                    farewell = shown.farewell()
         except Interrupted:
-            missing = []
-    for line in missing:
-        say(f"Missing: {line}")
+            pass  # the farewell says so
+    with suppress(OSError):  # whoever listened has gone
+        for line in (*(f"Missing: {line}" for line in missing), farewell):
+            say(line)
     return 1 if missing or not stack.drained else 0
 
 
@@ -121,6 +125,8 @@ class Demonstration:
         self._say = say
         self._started = since
         self._exchanges = list(stack.settings.exchanges)
+        self._symbol = stack.settings.symbols(self._exchanges[0])[0]
+        self._is_told = False  # what every worker records
         self._last_shown: datetime | None = None
         self._repair: str | None = None
         self._gap_report: str | None = None
@@ -128,28 +134,48 @@ class Demonstration:
     def run(self, seconds: float | None) -> list[str]:
         """Return what is missing when the time is up; nothing if interrupted before."""
         deadline: float | None = None
+        is_durable = False
         report_at = advance_at = time.monotonic()
         while not self._interrupts.wait(1.0):
             self._stack.check()
             now = time.monotonic()
-            if deadline is None and seconds is not None and self._all_durable():
-                self._say(f"All workers have durable rows; {seconds:.0f} s from now it ends.")
-                deadline = now + seconds
+            if not is_durable and self._all_durable():
+                is_durable, report_at = True, now
+                if seconds is not None:
+                    self._say(f"All workers have durable rows; {seconds:.0f} s from now it ends.")
+                    deadline = now + seconds
             if now >= advance_at:
                 self._advance()
                 advance_at = time.monotonic() + ADVANCE_EVERY
             if now >= report_at:
-                report_at = now + (REPORT_EVERY if self._all_durable() else WAITING_EVERY)
                 self._report()
+                is_quiet = is_durable and self._last_shown is not None
+                report_at = now + (REPORT_EVERY if is_quiet else WAITING_EVERY)
             if deadline is not None and now >= deadline:
                 missing = list(self._missing())
                 if not missing or now >= deadline + GRACE:
                     return missing
         return []
 
+    def farewell(self) -> str:
+        """Return what this demo has made, and where it is."""
+        built = {
+            "1-minute bars": sum(map(self._bars, self._exchanges)),
+            "indicator values": sum(map(self._values, self._exchanges)),
+        }
+        state, here = self._stack.settings.state_dir, Path.cwd()
+        shortest = state.relative_to(here) if state.is_relative_to(here) else state
+        return end_line(built, shortest, self._symbol)
+
     def _report(self) -> None:
-        for line in map(describe, self._exchanges, map(self._worker, self._exchanges)):
-            self._say(line)
+        """Say how far each exchange is, and show bars; before the first, say that it is coming."""
+        found = [self._worker(exchange) for exchange in self._exchanges]
+        if self._is_told and self._last_shown is None:
+            self._say(waiting_line(self._symbol, found, now=datetime.now(UTC)))
+        else:
+            for line in map(exchange_line, self._exchanges, found):
+                self._say(line)
+            self._is_told = all(map(_is_durable, found))
         self._show_bars()
 
     def _advance(self) -> None:
@@ -191,8 +217,7 @@ class Demonstration:
         return newest_of(living)
 
     def _all_durable(self) -> bool:
-        found = [self._worker(exchange) for exchange in self._exchanges]
-        return all(status is not None and status.last_durable_at is not None for status in found)
+        return all(map(_is_durable, map(self._worker, self._exchanges)))
 
     def _bars(self, exchange: str) -> int:
         """Return how many bars of this demo are built."""
@@ -210,18 +235,13 @@ class Demonstration:
         return rows.collect().height
 
     def _show_bars(self) -> None:
-        symbol = self._stack.settings.symbols(self._exchanges[0])[0]
         bars = read_with_studies(
-            self._lake, symbol, [rsi(), macd()], step=MINUTE, window=self._time()
+            self._lake, self._symbol, [rsi(), macd()], step=MINUTE, window=self._time()
         ).tail(SHOWN_BARS)
         if bars.height and bars["open_time"][-1] != self._last_shown:
             self._last_shown = bars["open_time"][-1]
-            self._say(f"{symbol}, 1m     open      high       low     close    volume   RSI   MACD")
-            for bar in bars.iter_rows(named=True):
-                prices = "".join(f"{bar[name]:>10.2f}" for name in ("open", "high", "low", "close"))
-                volume = "unknown" if bar["volume"] is None else f"{bar['volume']:.4f}"
-                studies = f"{_shown(bar['rsi'], 6, 1)}{_shown(bar['macd'], 7, 2)}"
-                self._say(f"  {bar['open_time']:%Y-%m-%d %H:%M}{prices}{volume:>10}{studies}")
+            for line in bar_lines(self._symbol, bars):
+                self._say(line)
 
     def _launch(self, job: str) -> str:
         """Ask for *job* of today now: the schedule's next hour may be far."""
@@ -261,18 +281,5 @@ class Demonstration:
         )
 
 
-def _shown(value: float | None, width: int, digits: int) -> str:
-    return "-".rjust(width) if value is None else f"{value:>{width}.{digits}f}"
-
-
-def describe(exchange: str, worker: WorkerStatus | None) -> str:
-    """Return the line with an exchange's live counts."""
-    if worker is None:
-        return f"{exchange:<8} no worker yet"
-    trouble = "; ".join(worker.troubles)
-    return (
-        f"{exchange:<8} {'connected' if worker.connected else 'connecting'}, "
-        f"{worker.symbols} symbols, {worker.quotes} quotes recorded; "
-        f"{worker.pending} rows of all tables not in the lake yet"
-        f"{'; ' + trouble if trouble else ''}"
-    )
+def _is_durable(worker: WorkerStatus | None) -> bool:
+    return worker is not None and worker.last_durable_at is not None

@@ -39,6 +39,7 @@ log = structlog.get_logger()
 PROJECT = Path(__file__).resolve().parents[2]  # where dagster.yaml and workspace.yaml are
 LOOPBACK = ("127.0.0.1", "localhost")
 START_PATIENCE = 180.0  # seconds; two busy cores need up to 80
+SIGN_OF_LIFE = 10.0  # seconds between lines that say it goes on
 DRAIN_PATIENCE = 120.0  # seconds for every run to flush, commit and end
 
 
@@ -147,12 +148,16 @@ class Stack:
             EnvironmentFault: it still has them, or a child has ended; it says all that is known.
             Interrupted: by a signal.
         """
-        deadline = time.monotonic() + patience
+        began = said = time.monotonic()
         while found := ailments():
             self.check()
             if self._interrupts.wait(0.2):
                 raise Interrupted
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > said + SIGN_OF_LIFE:
+                said = now
+                self._say(f"{what} is starting, since {now - began:.0f} s …")
+            if now > began + patience:
                 logs = (f"{child.name}: {child.last_line()}" for child in self._children)
                 raise EnvironmentFault(
                     f"{what} was not ready within {patience:.0f} s: {'; '.join(found)}.",

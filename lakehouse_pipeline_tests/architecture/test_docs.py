@@ -14,7 +14,7 @@ from lakehouse_pipeline_tests import reference
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["tables.md", "settings.md", "cli.md"])
+@pytest.mark.parametrize("name", ["tables.md", "indicators.md", "settings.md", "cli.md"])
 def test_the_reference_is_current(name):
     written = (reference.FOLDER / name).read_text(encoding="utf-8")
 

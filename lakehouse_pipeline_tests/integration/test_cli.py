@@ -154,6 +154,34 @@ def test_dense_bars_and_indicators_add_their_columns(built: Path, run: Callable[
     assert built.exists()
 
 
+@pytest.mark.parametrize("seconds", [1, 3])
+def test_the_last_of_a_span_are_as_many_as_fit_into_it(
+    built: Path, run: Callable[..., str], seconds: int
+) -> None:
+    arguments = ("bars", SYMBOL, "--interval", "1s", "--dense", "--format", "csv")
+    every = run(*arguments).splitlines()
+
+    last = run(*arguments, "--last", f"{seconds}s").splitlines()
+
+    assert len(every) > seconds + 1
+    assert last == [every[0], *every[-seconds:]]
+    assert built.exists()
+
+
+def test_a_table_shows_what_was_asked_for_in_words(built: Path, run: Callable[..., str]) -> None:
+    said = run("bars", SYMBOL, "--interval", "1s", "--with", "macd:2:3:2")
+
+    head = said.splitlines()[2]
+    assert said.startswith(f"{SYMBOL} 1s, UTC")
+    assert re.split(r" {2,}", head.strip())[:9] == [
+        *("open_time", "open", "high", "low", "close", "volume"),
+        *("macd:2:3:2", "macd:2:3:2 signal", "macd:2:3:2 histogram"),
+    ]
+    assert said.splitlines()[-1].startswith("The newest 60 intervals.")
+    assert "newest" not in run("bars", SYMBOL, "--interval", "1s", "--last", "5s")
+    assert built.exists()
+
+
 def test_status_and_tables_count_what_is_there(built: Path, run: Callable[..., str]) -> None:
     (status,) = csv.DictReader(io.StringIO(run("status", "--format", "csv")))
     tables = {

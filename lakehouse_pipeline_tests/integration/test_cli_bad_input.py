@@ -133,6 +133,9 @@ def test_reading_does_not_make_a_lake(run, tmp_path: Path) -> None:
         (("bars", "BTCUSDT", "--interval", "7m"), ("7m", "divides a day")),
         (("bars", "BTCUSDT", "--with", "rsj"), ("rsj", "rsi")),
         (("bars", "BTCUSDT", "--with", "macd:x"), ("macd:x", "macd:12:26:9")),
+        (("bars", "BTCUSDT", "--with", "rsi,macd(5,10,3)"), ("macd(5,10,3)", "macd:5:10:3")),
+        (("bars", "BTCUSDT", "--last", "soon"), ("soon", "30m")),
+        (("bars", "BTCUSDT", "--last", "1h", "--to", "2026-11-01"), ("--last", "--to")),
         (("chart", "BTCUSDT", "--with", "rsi:0"), ("rsi", "whole number")),
         (("build", "--exchange", "BINANCE", "--from", "2026-13-01", "--to", "2026-11-01"), ("13",)),
         (

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lakehouse_pipeline.market.bars import build_bars, build_bars_1s, roll_up, with_coverage
 from lakehouse_pipeline.market.quality import ohlc_violations, order_violations
+from lakehouse_pipeline.market.rolled import judged
 from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline_tests.generated import Recording, recordings
 from lakehouse_pipeline_tests.scripted import slow_bars
@@ -47,6 +48,22 @@ def test_rolling_up_seconds_is_building_from_quotes(recording: Recording, step):
 
     assert direct.drop("spread").equals(rolled.drop("spread"))
     assert direct["spread"].to_list() == pytest.approx(rolled["spread"].to_list())
+
+
+@given(recordings(), st.sampled_from([10 * SECOND, MINUTE]), st.integers(0, 300))
+def test_a_reader_s_roll_up_is_the_bars_closed_so_far_and_what_is_forming(
+    recording: Recording, step, seconds: int
+):
+    script, closed = recording.script, recording.script.start + seconds * SECOND
+    since, span = recording.span.start, recording.span
+    stored = build_bars_1s(script.quotes, script.coverage, span, closed, since=since)
+    direct = build_bars(script.quotes, script.coverage, span, closed, step=step, since=since)
+
+    read = judged(roll_up(stored, step), stored, script.coverage, step=step, closed=closed)
+
+    forming = pl.col("open_time") + step > closed
+    assert read.filter(~forming).drop("spread").equals(direct.drop("spread"))
+    assert read.filter(forming)["state"].unique().to_list() in ([], ["forming"])
 
 
 @given(recordings(), st.randoms(use_true_random=False))

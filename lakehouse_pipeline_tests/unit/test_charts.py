@@ -65,7 +65,17 @@ def test_a_study_asked_for_twice_has_a_pane_for_each_set_of_parameters():
     page = draw(wide(studies), NO_GAPS, title="X:A", studies=studies)
 
     drawn = {trace["name"]: trace["yaxis"] for trace in traces(page)[2:]}
-    assert drawn == {"rsi": "y3", "rsi_5": "y4", "sma": "y", "atr": "y5"}
+    assert drawn == {"rsi": "y3", "rsi:5": "y4", "sma": "y", "atr": "y5"}
+
+
+def test_the_legend_has_every_line_and_each_pane_its_parameters():
+    studies = [rsi(), macd(), vwap()]
+
+    page = draw(wide(studies), NO_GAPS, title="X:A", studies=studies)
+
+    shown = [trace["name"] for trace in traces(page) if trace.get("showlegend", True)]
+    assert shown == ["rsi", "macd", "macd signal", "macd histogram", "vwap"]
+    assert {'"text":"rsi 14"', '"text":"macd 12 26 9"'} <= set(re.findall(r'"text":"[^"]*"', page))
 
 
 def test_one_bar_is_a_chart():

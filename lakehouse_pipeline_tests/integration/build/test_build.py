@@ -20,6 +20,8 @@ from lakehouse_pipeline.build.tick import tick_1m, tick_1s
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.coverage import Mark
+from lakehouse_pipeline.market.indicators import rsi
+from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline.settings import load_settings
 from lakehouse_pipeline_tests.scripted import DAY, START, SYMBOL, Script, slow_bars
@@ -253,6 +255,23 @@ def test_any_interval_is_the_roll_up_of_its_minutes(lake: Lakehouse) -> None:
     assert fives["open_time"].to_list() == [START, START + 5 * MINUTE]
     assert fives["high"][0] == minutes["high"][:5].max()
     assert fives["volume"][0] == pytest.approx(minutes["volume"][:5].sum(), abs=1e-9)
+
+
+@pytest.mark.parametrize("studies", [[], [rsi()]], ids=["bars", "with an indicator"])
+def test_a_longer_bar_says_that_it_is_forming_and_what_it_lacks(lake: Lakehouse, studies) -> None:
+    script = script_of(START, late=False)
+    land(lake, script, 0, LENGTH)
+    seen = current_watermark(lake, "BINANCE")
+    assert seen is not None
+    tick_1s(lake, "BINANCE", watermark=seen)
+    tick_1m(lake, "BINANCE", watermark=seen)
+
+    ten = views.read_with_studies(lake, SYMBOL, studies, step=10 * MINUTE).row(0, named=True)
+    five = views.read_with_studies(lake, SYMBOL, studies, step=5 * MINUTE).row(0, named=True)
+
+    assert (ten["state"], five["state"]) == ("forming", "closed")
+    assert ten["flags"] & Flag.PARTIAL  # forty seconds of nothing
+    assert five["covered_seconds"] == pytest.approx(300 - 0.2 - 5)
 
 
 def test_a_dense_view_says_why_an_interval_is_empty(lake: Lakehouse) -> None:

@@ -16,6 +16,7 @@ from lakehouse_pipeline.build import views
 from lakehouse_pipeline.build.gaps import read_gaps, read_unseen
 from lakehouse_pipeline.build.indicators import (
     build_indicators,
+    split_names,
     studies_named,
     studies_of,
     tick_indicators,
@@ -273,6 +274,18 @@ def test_ticks_keep_the_values_that_later_ones_make_final(lake: Lakehouse, every
     assert_frame_equal(ticked.filter(since), content(lake).filter(since))
 
 
+def test_the_first_tick_builds_the_day_before_as_far_as_it_has_minutes(lake: Lakehouse):
+    at = SECOND_DAY + 10 * MINUTE
+    land(lake, BEGIN, at)
+
+    tick_indicators(lake, "BINANCE", studies_of({"rsi": {}}), watermark=at)
+
+    ticked = content(lake).filter(symbol=BTC)
+    bars = lake.scan("market.bars_1m", symbols=[BTC]).sort("open_time").collect()
+    assert ticked["open_time"].to_list() == bars["open_time"].to_list()
+    assert ticked["value"][20] is not None
+
+
 def test_a_gap_that_goes_from_the_ledger_is_seen_by_the_next_tick(lake: Lakehouse):
     at, rsi = SECOND_DAY + 3 * HOUR, studies_of({"rsi": {}})
     land(lake, SECOND_DAY - 2 * HOUR, at)
@@ -365,12 +378,35 @@ def test_what_cannot_be_built_is_one_line_with_the_mend(chosen, says: str):
     assert "\n" not in str(failure.value)
 
 
-@pytest.mark.parametrize("text", ["rsi:", "rsi:x", "rsi:7:8", "rsi:0", "vwap:3", ""])
-def test_a_reader_that_asks_for_nonsense_is_told_what_to_write(text: str):
+@pytest.mark.parametrize(
+    ("text", "problem", "mend"),
+    [
+        ("rsi:", "its parameters are numbers", "Write rsi:14 or rsi."),
+        ("rsi:abc", "'rsi:abc': its parameters are numbers", "Write rsi:14 or rsi."),
+        ("rsi:7:8", "rsi has 1 parameter (length), and 2 are given", "Write rsi:14 or rsi."),
+        ("rsi:0", "length must be a whole number", "Mend its parameters"),
+        ("vwap:3", "vwap has no parameters, and 1 is given", "Write vwap."),
+        ("macd(5,10,3)", "'macd(5,10,3)' is not known", "Write macd:5:10:3."),
+        ("MACD (fast=5, slow=10, signal=3)", "is not known", "Write macd:5:10:3."),
+        ("rsi_7", "'rsi_7' is not known", "Write rsi:7."),
+        ("bollinger(20,2.5)", "is not known", "Write bollinger:20:2.5."),
+        ("rsi()", "is not known", "Write rsi."),
+        ("vwap(3)", "is not known", "Write vwap."),
+        ("rsj", "'rsj' is not known", "macd:12:26:9"),
+        ("", "'' is not known", "Known: atr, bollinger"),
+    ],
+)
+def test_a_reader_that_asks_for_nonsense_is_told_what_to_write(text: str, problem: str, mend: str):
     with pytest.raises(SettingsError) as failure:
-        studies_named([text], {})
+        studies_named(split_names(text), {})
 
-    assert failure.value.mend
+    assert problem in failure.value.problem
+    assert mend in failure.value.mend
+
+
+def test_names_are_parted_by_commas_outside_of_brackets():
+    assert split_names("rsi,macd:5:10:3") == ["rsi", "macd:5:10:3"]
+    assert split_names("rsi,macd(5,10,3),sma") == ["rsi", "macd(5,10,3)", "sma"]
 
 
 def test_a_name_asked_for_twice_is_one_study():
