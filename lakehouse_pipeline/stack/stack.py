@@ -95,6 +95,8 @@ class Stack:
         settings = self.settings
         config = {"LAKEHOUSE_CONFIG": str(settings.config)} if settings.config.exists() else {}
         return {
+            # glibc keeps a heap for each thread of Dagster's pools: 50 MB of a settled stack.
+            "MALLOC_ARENA_MAX": "2",
             **os.environ,
             **config,
             "DAGSTER_HOME": str(self.layout.dagster_home),
