@@ -281,14 +281,15 @@ def test_a_ban_stops_the_worker_and_holds_the_next_one_back(
     assert "banned" in decision.reason
 
 
+@pytest.mark.parametrize("refused_with", [403, 429])
 def test_a_refused_handshake_is_waited_out_long_and_said(
-    tmp_path: Path, market, make_settings, run, eventually
+    tmp_path: Path, market, make_settings, run, eventually, refused_with
 ):
     async def scenario():
-        async with FeedServer(market, faults=[faults.Refuse(status=429)]) as server:
+        async with FeedServer(market, faults=[faults.Refuse(status=refused_with)]) as server:
             settings = make_settings(tmp_path, server.url, [BTC])
             async with run(settings) as worker:
-                await eventually(lambda: "429" in worker.status.feed_error)
+                await eventually(lambda: str(refused_with) in worker.status.feed_error)
                 return worker.status, server.connections
 
     status, connections = asyncio.run(scenario())
