@@ -17,7 +17,7 @@ from datetime import datetime
 from pyiceberg.table import Table
 
 from .damage import UNDECODABLE
-from .folder import CONDEMNED
+from .folder import CONDEMNED, has_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,9 @@ class Condemned:
 def read_condemned(table: Table) -> Condemned:
     """Return what the last cleaning of *table* noted; nothing if it cannot be read."""
     location = table.location().rstrip("/")
+    # A store may answer "denied" where a file is absent: only a listing tells that there is none.
+    if not has_notes(table):
+        return Condemned()
     try:
         with table.io.new_input(f"{location}/{CONDEMNED}").open() as stream:
             stored = json.loads(stream.read())

@@ -7,10 +7,11 @@ or another program put there, which never goes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileInfo, FileSelector, FileType
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
@@ -33,15 +34,29 @@ class StoredFile:
 
 def list_files(table: Table) -> list[StoredFile]:
     """Return every file below the table's location, at any depth, but the cleaner's notes."""
-    io, location = table.io, table.location().rstrip("/")
-    assert isinstance(io, PyArrowFileIO), "the catalog is opened with it"
-    scheme, netloc, root = io.parse_location(location)
-    selector = FileSelector(root, recursive=True, allow_not_found=True)
+    location = table.location().rstrip("/")
     return [
-        StoredFile(location + info.path[len(root) :], info.size, info.mtime)
-        for info in io.fs_by_scheme(scheme, netloc).get_file_info(selector)
-        if info.type == FileType.File and info.path != f"{root}/{CONDEMNED}"
+        StoredFile(location + path, info.size, info.mtime)
+        for path, info in _listed(table, location, recursive=True)
+        if path != f"/{CONDEMNED}"
     ]
+
+
+def has_notes(table: Table) -> bool:
+    """Tell whether the cleaner's own notes are there."""
+    folder, _, name = f"{table.location().rstrip('/')}/{CONDEMNED}".rpartition("/")
+    return any(path == f"/{name}" for path, _ in _listed(table, folder, recursive=False))
+
+
+def _listed(table: Table, folder: str, *, recursive: bool) -> Iterator[tuple[str, FileInfo]]:
+    """Yield the files in *folder* by their paths below it, with a leading slash."""
+    io = table.io
+    assert isinstance(io, PyArrowFileIO), "the catalog is opened with it"
+    scheme, netloc, root = io.parse_location(folder)
+    selector = FileSelector(root, recursive=recursive, allow_not_found=True)
+    for info in io.fs_by_scheme(scheme, netloc).get_file_info(selector):
+        if info.type == FileType.File:
+            yield info.path[len(root) :], info
 
 
 def is_ours(table: Table, path: str) -> bool:
