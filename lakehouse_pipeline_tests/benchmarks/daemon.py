@@ -73,9 +73,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lines = watch(Path(folder), arguments.seconds, lambda text: sys.stderr.write(f"{text}\n"))
     for line in lines:
-        bound = "" if line.limit is None else f"≤ {line.limit}, {'met' if line.met else 'NOT MET'}"
+        bound = "" if line.met is None else f"≤ {line.limit}, {'met' if line.met else 'NOT MET'}"
         sys.stdout.write(f"{line.what}: {line.value:.3f} {line.unit} {bound}\n")
-    if not all(line.met for line in lines):
+    if any(line.met is False for line in lines):
         sys.exit(1)
 
 

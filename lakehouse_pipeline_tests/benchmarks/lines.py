@@ -19,5 +19,6 @@ class Line:
     unit: str = ""
 
     @property
-    def met(self) -> bool:
-        return self.limit is None or self.value <= self.limit
+    def met(self) -> bool | None:
+        """Whether the limit holds; None where there is none to hold."""
+        return None if self.limit is None else self.value <= self.limit

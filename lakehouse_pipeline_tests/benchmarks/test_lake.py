@@ -21,7 +21,7 @@ def test_files_are_read_and_rewritten_beside_plain_ways(tmp_path: Path) -> None:
 def test_many_partitions_take_no_more_memory_than_few(tmp_path: Path) -> None:
     lines = memory.run(tmp_path, scale=0.3, say=print)
 
-    assert [line for line in lines if not line.met] == []
+    assert [line for line in lines if line.met is False] == []
 
 
 def test_a_short_month_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,5 +29,5 @@ def test_a_short_month_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     lines = month.run(tmp_path, scale=0.05, say=print)
 
-    assert [line for line in lines if not line.met and " / " not in line.what] == []
+    assert [line for line in lines if line.met is False and " / " not in line.what] == []
     assert {"raw.quotes: tags", "bytes on disk / live bytes"} <= {line.what for line in lines}
