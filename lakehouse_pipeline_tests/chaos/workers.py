@@ -38,6 +38,7 @@ from lakehouse_pipeline.settings import (
     Settings,
 )
 from lakehouse_pipeline.telemetry import configure_logging
+from lakehouse_pipeline_tests.chaos.laws import Law, all_met, as_table
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
 EXCHANGES = ("BINANCE", "OKX", "BYBIT")
@@ -146,7 +147,8 @@ class Verdict:
     lost: int
     altered: int
     repeated: int
-    hidden: int  # packets sent while coverage claims the second, and not landed
+    packets: int  # sent while coverage claims the second
+    hidden: int  # of these, not landed
     unended: int  # sessions whose end nobody recorded
 
     @property
@@ -164,6 +166,9 @@ def judge(one: Victim, sent: Sequence[Sent]) -> Verdict:
         zip(identities, quotes.select("last_price", "cumulative_volume").rows(), strict=True)
     )
     promised = one.acknowledged()
+    # A counter never stands twice at one value, so its value tells which packet a row was.
+    landed = set(quotes.select("symbol", "cumulative_volume").rows())
+    seen = _claimed(coverage, sent)
     opened = set(coverage.filter(kind="opened")["session_id"])
     ended = coverage.filter(kind="ended")["session_id"].to_list()
     return Verdict(
@@ -175,27 +180,24 @@ def judge(one: Victim, sent: Sequence[Sent]) -> Verdict:
         lost=len(promised.keys() - rows.keys()),
         altered=sum(rows[key] != promised[key] for key in promised.keys() & rows.keys()),
         repeated=len(identities) - len(rows),
-        hidden=_hidden(quotes, coverage, sent),
+        packets=len(seen),
+        hidden=sum(packet not in landed for packet in seen),
         unended=len(opened ^ set(ended)) + len(ended) - len(set(ended)),
     )
 
 
-def _hidden(quotes: pl.DataFrame, coverage: pl.DataFrame, sent: Sequence[Sent]) -> int:
-    """Count the packets that coverage claims to have seen and the lake does not hold.
-
-    A counter never stands twice at one value, so its value tells which packet a row was.
-    """
+def _claimed(coverage: pl.DataFrame, sent: Sequence[Sent]) -> list[tuple[str, float]]:
+    """Return symbol and counter of the packets that coverage claims to have seen."""
     windows = covered_windows(coverage)
-    landed = set(quotes.select("symbol", "cumulative_volume").rows())
-    return sum(
-        (packet.name, packet.values["volume"]) not in landed
+    return [
+        (packet.name, packet.values["volume"])
         for packet in sent
         if "volume" in packet.values
         and any(
             window.start + EDGE <= packet.at < window.end - EDGE
             for window in windows.get(packet.name, [])
         )
-    )
+    ]
 
 
 async def kill_at_random(one: Victim, chance: random.Random, kills: int) -> None:
@@ -241,16 +243,16 @@ async def programme(
     return [judge(one, sent) for one in victims]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=201)
     parser.add_argument("--seed", type=int, default=20_261_122)
-    arguments, _ = parser.parse_known_args()  # those of other programmes
+    options = parser.parse_args(arguments)
     configure_logging(logging.WARNING)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        verdicts = asyncio.run(programme(Path(folder), kills=arguments.kills, seed=arguments.seed))
-    table = Table(title=f"kill -9 of workers, seed {arguments.seed}")
+        verdicts = asyncio.run(programme(Path(folder), kills=options.kills, seed=options.seed))
+    table = Table(title=f"kill -9 of workers, seed {options.seed}")
     names = [one.name for one in dataclasses.fields(Verdict)]
     for name in names:
         table.add_column(name, justify="left" if name == "exchange" else "right")
@@ -258,10 +260,25 @@ def main() -> int:
         table.add_row(*(str(getattr(verdict, name)) for name in names))
     console = Console(width=120)
     console.print(table)
-    good = all(verdict.is_good for verdict in verdicts)
-    minutes = (time.monotonic() - began) / 60
-    console.print(f"{'nothing lost' if good else 'LOSS'}, {minutes:.1f} minutes")
-    return 0 if good else 1
+    found = laws(verdicts)
+    sys.stdout.write("\n".join(as_table(found)) + "\n")
+    sys.stdout.write(f"{(time.monotonic() - began) / 60:.1f} minutes\n")
+    return 0 if all_met(found) else 1
+
+
+def laws(verdicts: Sequence[Verdict]) -> list[Law]:
+    """Return each law over all exchanges together."""
+
+    def total(name: str) -> int:
+        return sum(getattr(verdict, name) for verdict in verdicts)
+
+    return [
+        Law("acknowledged rows lost", total("acknowledged"), total("lost")),
+        Law("acknowledged rows landed with other values", total("acknowledged"), total("altered")),
+        Law("rows landed twice", total("landed"), total("repeated")),
+        Law("packets missing in what coverage calls seen", total("packets"), total("hidden")),
+        Law("sessions without one end", total("sessions"), total("unended")),
+    ]
 
 
 if __name__ == "__main__":
