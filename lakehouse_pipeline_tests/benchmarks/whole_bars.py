@@ -1,7 +1,7 @@
 """The whole one-second bar, as each peer of the kernel makes it from quotes in sealed order.
 
 All columns that come from the quotes (BAR): prices with the one before, the volume as differences
-of the counter and its two ends, updates by kind and late ones, last bid and ask, and the spread
+of the counter and its two ends, updates by kind and late ones, newest bid and ask, and the spread
 weighted by the time it held in the second. What no peer is asked for is what none could take from
 the quotes alone: coverage, basis, state, source and flags. Peers take on trust what ours looks up:
 order, repeats, overlapping lines, resets, holes.
@@ -51,7 +51,7 @@ WITH trades AS (
   FROM trades WHERE kind <> 'restore' GROUP BY symbol, open_time
 ), books AS (
   SELECT symbol, {second}(event_time) AS open_time, {count}(kind = 'quote') AS quote_updates,
-    {last}(bid, {order}) AS bid, {last}(ask, {order}) AS ask
+    {last}(bid, sequence) AS bid, {last}(ask, sequence) AS ask
   FROM {source} GROUP BY symbol, open_time
 ), states AS (
   SELECT symbol, sequence, {us}(received_at) AS seen, intDiv({us}(received_at), 1000000) AS second,
@@ -89,7 +89,6 @@ def by_duckdb(quotes: pl.DataFrame) -> pl.DataFrame:
         count="count_if",
         second="trunc_second",
         us="epoch_us",
-        order="place",
         lag="lag",
         lead="lead",
         null="",
@@ -102,8 +101,7 @@ def by_duckdb(quotes: pl.DataFrame) -> pl.DataFrame:
         connection.execute("SET TimeZone = 'UTC'")
         # Left to itself it joins by nested loops, for minutes.
         connection.execute("SET asof_loop_join_threshold = 0")
-        place = pl.int_range(pl.len(), dtype=pl.Int64).alias("place")
-        connection.register("quotes", quotes.select(*USED, place).to_arrow())
+        connection.register("quotes", quotes.select(USED).to_arrow())
         return connection.execute(sql).pl()
 
 
@@ -116,7 +114,6 @@ def by_chdb(path: Path) -> pl.DataFrame:
         count="countIf",
         second="toStartOfSecond",
         us="toUnixTimestamp64Micro",
-        order="(event_time, received_at, sequence)",
         lag="lagInFrame",
         lead="leadInFrame",
         null="toNullable",
@@ -155,7 +152,8 @@ def by_polars(quotes: pl.DataFrame) -> pl.DataFrame:
         )
     )
     books = rows.group_by("symbol", second.alias("open_time")).agg(
-        pl.col("bid", "ask").last(), quote_updates=(kind == "quote").sum()
+        pl.col("bid", "ask").get(pl.col("sequence").arg_max()),
+        quote_updates=(kind == "quote").sum(),
     )
     received, spread = pl.col("received_at"), pl.col("spread")
     began = received.dt.truncate("1s")
@@ -236,6 +234,8 @@ def by_numpy(columns: Arrays) -> Arrays:
     first, last = trades[starts], trades[ends]
     run = np.searchsorted(runs, at[starts], side="right") - 1
     book = np.append(runs[1:], second.size)[run] - 1
+    traded = at[ends]
+    newest = np.where(columns["received"][traded] > columns["received"][book], traded, book)
     quotes = np.cumsum(columns["kind"] == 4)
     prices = price[trades]
     delta = np.diff(counter, prepend=0.0)[trades]
@@ -255,8 +255,8 @@ def by_numpy(columns: Arrays) -> Arrays:
         "time_updates": np.add.reduceat(kind == 3, starts, dtype=np.int32),
         "quote_updates": quotes[book] - quotes[runs[run]] + (columns["kind"][runs[run]] == 4),
         "late_updates": np.add.reduceat(late, starts, dtype=np.int32),
-        "bid": columns["bid"][book],
-        "ask": columns["ask"][book],
+        "bid": columns["bid"][newest],
+        "ask": columns["ask"][newest],
         "spread": _spread(columns, columns["symbol"][at[starts]], open_time),
     }
 
