@@ -174,12 +174,23 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 @pytest.fixture(scope="module")
 def past(deployment: Deployment) -> list[date]:
-    """Ten days on which each exchange was recorded for two minutes.
+    """Ten days of each exchange; see ``record_days``."""
+    return record_days(deployment, DAYS, back=7)
 
-    They end a week ago, out of the feed's reach: what repair fetches meanwhile is not of them.
+
+@pytest.fixture
+def long_past(deployment: Deployment) -> list[date]:
+    """Days whose backfill takes longer than it takes to cancel it."""
+    return record_days(deployment, 4 * DAYS, back=7 + DAYS)
+
+
+def record_days(deployment: Deployment, count: int, *, back: int) -> list[date]:
+    """Record each exchange for two minutes on each of *count* days, the last *back* days ago.
+
+    A week ago they are out of the feed's reach: what repair fetches meanwhile is not of them.
     """
-    last = datetime.now(UTC).date() - timedelta(days=7)
-    days = [last - timedelta(days=back) for back in reversed(range(DAYS))]
+    last = datetime.now(UTC).date() - timedelta(days=back)
+    days = [last - timedelta(days=earlier) for earlier in reversed(range(count))]
     recorded = [history(day) for day in days]
     with deployment.lake() as lake:
         for exchange in EXCHANGES:

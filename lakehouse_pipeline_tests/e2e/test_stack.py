@@ -132,28 +132,29 @@ def test_a_blocking_check_that_fails_stops_what_is_downstream_and_says_why(deplo
 
 
 @pytest.mark.full  # a minute and more of daemon's turns
-def test_a_backfill_canceled_and_resumed_equals_a_build_by_hand(deployment, past):
+def test_a_backfill_canceled_and_resumed_equals_a_build_by_hand(deployment, long_past):
     eventually(deployment.all_durable, timeout=90)
     streams = statuses(deployment, "stream_quotes").count("STARTED")
-    backfill = launch_backfill(deployment, past, ["BINANCE"])
-    minutes = "market.bars_1m", "open_time", past
-    eventually(lambda: days_with_rows(deployment, *minutes), timeout=120)
+    backfill = launch_backfill(deployment, long_past, ["BINANCE"])
+    minutes = "market.bars_1m", "open_time", long_past
+    eventually(lambda: "STARTED" in str(runs_of(deployment, backfill)), timeout=90)
 
     deployment.console.ask(CANCEL, id=backfill)
 
     assert ended_backfill(deployment, backfill) == "CANCELED"
     assert [run["status"] for run in runs_of(deployment, backfill)] == ["CANCELED"]
     assert statuses(deployment, "stream_quotes").count("STARTED") == streams
-    finished, kept = days_with_rows(deployment, *minutes), stored(deployment, past)
-    assert len(days_with_rows(deployment, "market.reconciliation", "start", past)) < len(past)
+    finished, kept = days_with_rows(deployment, *minutes), stored(deployment, long_past)
 
     resumed = deployment.console.ask(RESUME, id=backfill)["reexecutePartitionBackfill"]
     assert ended_backfill(deployment, resumed["backfillId"]) == "COMPLETED_SUCCESS"
 
-    by_backfill = stored(deployment, past)
-    deployment.lakehouse("build", "--exchange", "BINANCE", "--from", past[0], "--to", past[-1])
-    by_hand = stored(deployment, past)
-    assert by_backfill["market.bars_1m"].height == len(past) * MINUTES
+    by_backfill = stored(deployment, long_past)
+    deployment.lakehouse(
+        "build", "--exchange", "BINANCE", "--from", long_past[0], "--to", long_past[-1]
+    )
+    by_hand = stored(deployment, long_past)
+    assert by_backfill["market.bars_1m"].height == len(long_past) * MINUTES
     for table, frame in by_backfill.items():
         assert_frame_equal(frame, by_hand[table])
     of_finished = by_hand["market.bars_1m"].filter(pl.col("open_time").dt.date().is_in(finished))
