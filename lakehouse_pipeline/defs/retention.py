@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from . import jobs
-from .assets.catalogue import key
+from .assets.catalogue import STREAMED, key
 from .partitions import Part
 from .resources import LakehouseResource
 
@@ -35,7 +35,6 @@ OURS = {
     *(jobs.FINALIZE_YESTERDAY, jobs.CATCH_UP, jobs.SEAL_AND_COMPACT, jobs.CLEAN_FOLDERS),
 }
 SQLITES = ("wal", "shm", "journal")  # what SQLite keeps beside a file
-STREAMED = ("raw.quotes", "raw.coverage", "raw.indicators")
 
 LastWords = Mapping[tuple[dg.AssetKey, str], str]  # run ID by asset and partition
 

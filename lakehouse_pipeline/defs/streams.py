@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import dagster as dg
 from pydantic import Field
 
-from .assets.catalogue import key
+from .assets.catalogue import STREAMED, key
 from .partitions import Part
 from .resources import SettingsResource
 
@@ -94,7 +94,7 @@ class MaterializationReports:
         with self._lock:
             rows, self._rows = self._rows, Counter()
         partition = Part(self._exchange, datetime.now(UTC).date()).key
-        for table in ("raw.quotes", "raw.coverage", "raw.indicators", "raw.rejects"):
+        for table in STREAMED:
             if rows[table]:
                 event = dg.AssetMaterialization(
                     key(table),

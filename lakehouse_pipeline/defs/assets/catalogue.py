@@ -12,6 +12,7 @@ from lakehouse_pipeline.market.columns import Column
 OWNERS = ["team:lakehouse"]
 # What is said about the market's data; grouped apart from it, while a key stays its table's name.
 QUALITY = {"market.gaps", "market.reconciliation"}
+STREAMED = ("raw.quotes", "raw.coverage", "raw.indicators", "raw.rejects")  # by workers
 POOL = "build"  # dagster.yaml says how many runs may build at once
 
 

@@ -14,9 +14,10 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from sqlalchemy.exc import DatabaseError
 
 from lakehouse_pipeline.defs.jobs import stream_quotes
-from lakehouse_pipeline.defs.lifecycle import drain, prepare
+from lakehouse_pipeline.defs.lifecycle import STORES, UPGRADED_WITH, drain, prepare
 
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("lakehouse"), "__repository__"),
@@ -75,6 +76,26 @@ def test_runs_of_a_crashed_machine_are_ended_before_the_start(instance, run, sta
     prepare(instance)
 
     assert list(map(status_of, runs)) == [Status.FAILURE, Status.CANCELED]
+
+
+def test_a_store_is_upgraded_once_for_each_version_of_dagster(instance, tmp_path):
+    prepare(instance)
+    # Each run has a database of its own; of a thousand each look would take minutes.
+    (tmp_path / "history" / "runs" / "run.db").write_bytes(b"whoever looks at it fails" * 99)
+
+    prepare(instance)
+
+    (tmp_path / UPGRADED_WITH).write_text("1.0.0")
+    with pytest.raises(DatabaseError):
+        prepare(instance)
+
+
+def test_a_store_that_was_lost_is_made_again(tmp_path):
+    for _ in range(2):
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+            prepare(instance)
+            assert all((tmp_path / store).exists() for store in STORES)
+        (tmp_path / STORES[0]).unlink()
 
 
 def test_a_run_whose_process_lives_goes_on_under_the_new_stack(instance, run, status_of, process):

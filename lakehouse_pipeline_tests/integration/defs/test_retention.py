@@ -8,17 +8,18 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lakehouse_pipeline.defs.assets.catalogue import STREAMED, key
 from lakehouse_pipeline.defs.jobs import BUILD_TODAY, FINALIZE_YESTERDAY, TICK_CONFIG
 from lakehouse_pipeline.defs.partitions import Part, range_tags
 from lakehouse_pipeline.defs.resources import LakehouseResource, SettingsResource
 from lakehouse_pipeline.defs.retention import KEPT, forget, forgettable, repeat_streams
+from lakehouse_pipeline.market.windows import TimeWindow
 
 from .conftest import START
 
 DAY = START.date()
 ALL = ["BINANCE", "OKX"]
 BARS_1M = dg.AssetKey(["market", "bars_1m"])
-QUOTES = dg.AssetKey(["raw", "quotes"])
 
 
 @pytest.fixture
@@ -90,14 +91,18 @@ def test_what_a_person_started_is_left_to_that_person(run, forgotten):
     assert by_hand.run_id not in forgotten()
 
 
-def test_a_streams_last_word_on_a_day_outlives_the_stream(recorded, instance, forgotten, settings):
+@pytest.mark.parametrize("table", STREAMED)
+def test_a_streams_last_word_on_a_day_outlives_the_stream(
+    recorded, instance, forgotten, settings, table
+):
     recorded(minutes=1)
     assert settings
+    asset = key(table)
     part = Part("BINANCE", DAY)
 
     @dg.op
     def land(context) -> None:
-        context.log_event(dg.AssetMaterialization(QUOTES, partition=part.key))
+        context.log_event(dg.AssetMaterialization(asset, partition=part.key))
 
     @dg.job(name="stream_quotes")
     def stream() -> None:
@@ -113,5 +118,8 @@ def test_a_streams_last_word_on_a_day_outlives_the_stream(recorded, instance, fo
 
     assert (before, repeated) == ([], [1, 0])
     assert instance.get_run_by_id(run_id) is None
-    said = instance.get_latest_materialization_event(QUOTES).asset_materialization
-    assert (said.partition, said.metadata["rows"].value) == (f"{DAY}|BINANCE", 61)
+    said = instance.get_latest_materialization_event(asset).asset_materialization
+    with lakehouse.open() as lake:
+        stored = lake.scan(table, exchange="BINANCE", window=TimeWindow.of_day(DAY)).collect()
+    assert said.partition == f"{DAY}|BINANCE"
+    assert said.metadata["rows"].value == stored.height
