@@ -64,15 +64,17 @@ def examine_table(lake: Lakehouse, name: str) -> Iterator[Finding]:
     try:
         live = lake.plan(table, table.current_snapshot())
         yield from _missing_rows(name, live, stored)
-        # Loaded anew: what was listed may have been committed since.
+        needed = reachable_files(lake, table)
+        # What was listed may have been committed since the table was loaded, and what has been
+        # committed since the listing is not in it: the one asks for the table of now, the other
+        # for that of then.
         now = lake.load(name)
         reachable = reachable_files(lake, now)
     except TableDamaged as error:
         yield Finding(name, error.problem, _mend_manifest(table))
         return
     current = {file.path for file in live}
-    metadata = {path for path in reachable - stored.keys() if not path.endswith(".json")}
-    if lost := metadata - current:
+    if lost := {path for path in needed - stored.keys() - current if not path.endswith(".json")}:
         yield Finding(
             name,
             f"Files of older snapshots are missing: {_names(lost)}.",

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
 
 from lakehouse_pipeline.errors import TableDamaged
 from lakehouse_pipeline.lake import Lakehouse, Slice
@@ -22,7 +23,7 @@ from lakehouse_pipeline.lake.cleaning import (
 from lakehouse_pipeline.lake.health import examine
 from lakehouse_pipeline.lake.maintenance import expire, seal, tag_day
 from lakehouse_pipeline.lake.metadata import set_properties
-from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow
+from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import Settings
 
 TEN = datetime(2026, 1, 31, 10, tzinfo=UTC)
@@ -54,6 +55,22 @@ def test_a_sound_lake_has_no_findings(lake: Lakehouse, settings: Settings) -> No
     expire(lake, TABLE, keep=1)
 
     assert findings(settings) == []
+
+
+@pytest.mark.usefixtures("folder")
+def test_files_committed_while_a_lake_is_looked_at_are_not_missing(
+    lake: Lakehouse, settings: Settings, bars: Frames
+) -> None:
+    class BusyLake(Lakehouse):
+        """One that a writer commits to between two looks."""
+
+        def load(self, table: str) -> Table:
+            if table == TABLE:
+                lake.append(TABLE, bars(TEN + HOUR))
+            return super().load(table)
+
+    with BusyLake.inspect(settings) as busy:
+        assert examine(busy) == []
 
 
 def test_a_missing_data_file_is_named_with_its_days_to_rebuild(
