@@ -68,7 +68,7 @@ def studies_named(names: Iterable[str], chosen: Parameters) -> list[Study]:
 
 def split_names(text: str) -> list[str]:
     """Return the names in *text*, which commas part; those within brackets do not."""
-    return re.split(r",(?![^()]*\))", text)
+    return [name for name in re.split(r",(?![^()]*\))", text) if name.strip()]
 
 
 def _plain(text: str) -> str:

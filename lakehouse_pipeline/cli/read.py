@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lakehouse_pipeline.errors import UsageError
+
 from .output import Format
 
 Symbol = Annotated[
@@ -125,7 +127,13 @@ def chart(
         asked.lake, name, studies, step=asked.step, window=window, stretch=stretch
     )
     missed = read_unseen(asked.lake, symbols=[name], window=window)
-    out.write_text(draw(bars, missed, title=f"{name} {interval}", studies=studies), "utf-8")
+    page = draw(bars, missed, title=f"{name} {interval}", studies=studies)
+    try:
+        out.write_text(page, "utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written: {error.strerror}.", mend="Name another file with --out."
+        ) from error
     typer.echo(f"{out}: {bars.height} bars")
 
 

@@ -64,7 +64,7 @@ class Source(StrEnum):
 
     STREAM = "stream"  # from quotes
     OFFICIAL = "official"  # the vendor's own bar
-    MIXED = "mixed"  # rolled up from both
+    MIXED = "mixed"  # a minute seen in part, with official prices; a longer bar of both
 
 
 def build_bars_1s(

@@ -129,7 +129,7 @@ BARS: tuple[Column, ...] = (
         TEXT,
         "closed: its time has passed; final: its UTC day as well (bars.State)",
     ),
-    ("source", TEXT, "stream, official, or mixed: rolled up from both (bars.Source)"),
+    ("source", TEXT, "stream, official, or mixed: seen in part, official prices (bars.Source)"),
     ("flags", INT, "What to know before trusting it, as bits (quality.Flag)"),
 )
 

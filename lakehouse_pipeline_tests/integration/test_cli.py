@@ -52,11 +52,9 @@ def feed(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, feed: str) -> Callable[..., str]:
-    """``run(*arguments)`` returns standard output of a command that must end well."""
-
-    def lakehouse(*arguments: str) -> str:
-        result = subprocess.run(
+def attempt(folder: Path, feed: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def lakehouse(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*LAKEHOUSE, *arguments],
             cwd=folder,
             env={
@@ -71,6 +69,16 @@ def run(folder: Path, feed: str) -> Callable[..., str]:
             timeout=50,
             check=False,
         )
+
+    return lakehouse
+
+
+@pytest.fixture(scope="module")
+def run(attempt: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
+    """``run(*arguments)`` returns standard output of a command that must end well."""
+
+    def lakehouse(*arguments: str) -> str:
+        result = attempt(*arguments)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
@@ -180,6 +188,18 @@ def test_a_table_shows_what_was_asked_for_in_words(built: Path, run: Callable[..
     assert said.splitlines()[-1].startswith("The newest 60 intervals.")
     assert "newest" not in run("bars", SYMBOL, "--interval", "1s", "--last", "5s")
     assert built.exists()
+
+
+def test_a_chart_that_cannot_be_written_is_one_line(built: Path, attempt, tmp_path: Path) -> None:
+    assert built.exists()
+    out = tmp_path / "absent" / "chart.html"
+
+    result = attempt("chart", SYMBOL, "--out", str(out))
+
+    assert result.returncode == 2
+    assert "No such file or directory" in result.stderr
+    assert "--out" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_status_and_tables_count_what_is_there(built: Path, run: Callable[..., str]) -> None:

@@ -378,6 +378,10 @@ def test_what_cannot_be_built_is_one_line_with_the_mend(chosen, says: str):
     assert "\n" not in str(failure.value)
 
 
+def test_a_comma_too_many_asks_for_nothing():
+    assert split_names(",rsi,,macd(5,10,3),") == ["rsi", "macd(5,10,3)"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem", "mend"),
     [
@@ -393,7 +397,7 @@ def test_what_cannot_be_built_is_one_line_with_the_mend(chosen, says: str):
         ("rsi()", "is not known", "Write rsi."),
         ("vwap(3)", "is not known", "Write vwap."),
         ("rsj", "'rsj' is not known", "macd:12:26:9"),
-        ("", "'' is not known", "Known: atr, bollinger"),
+        ("stoch", "'stoch' is not known", "Known: atr, bollinger"),
     ],
 )
 def test_a_reader_that_asks_for_nonsense_is_told_what_to_write(text: str, problem: str, mend: str):
