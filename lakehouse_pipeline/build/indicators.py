@@ -40,7 +40,7 @@ INDICATORS = "market.indicators_1m"
 RAW_INDICATORS = "raw.indicators"
 SOURCES = (BARS_1M, RAW_INDICATORS)
 STREAMED = timedelta(days=2)  # what a session of the feed's studies is judged by
-FOLLOWED = HOUR  # after a day, in which a later value makes its last ones final
+FOLLOWED = DAY  # after a day, in which a later value makes its last ones final
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ORDER = ["symbol", "open_time", "name", "parameters", "plot", "source"]
 

@@ -253,7 +253,7 @@ def test_the_last_value_of_a_day_is_final_by_the_first_of_the_next(lake: Lakehou
     assert ingested(lake) == [SECOND_DAY - HOUR + n * MINUTE for n in range(119)]
 
 
-@pytest.mark.parametrize("every", [1, 7, 50])
+@pytest.mark.parametrize("every", [1, 7, 50, 130])
 def test_ticks_keep_the_values_that_later_ones_make_final(lake: Lakehouse, every: int):
     land(lake, BEGIN, SECOND_DAY + 4 * HOUR)
     rsi = studies_of({"rsi": {"length": 3}})
