@@ -18,6 +18,7 @@ from plotly.subplots import make_subplots
 
 from lakehouse_pipeline.market.causes import UNSEEN
 from lakehouse_pipeline.market.indicators import Study
+from lakehouse_pipeline.market.stretches import STRETCH
 
 OVERLAYS = {"sma", "ema", "bollinger", "vwap"}  # drawn on the price; the others get a pane
 LEVELS = {"rsi": (30, 70)}  # what traders read a study against
@@ -50,7 +51,7 @@ def draw(
     rows = itertools.count(3)
     for study in studies:
         row = 1 if study.name in OVERLAYS else next(rows)
-        _add_study(figure, bars, times, study, row)
+        _add_study(figure, bars, study, row)
     if times:
         _shade(figure, bars, gaps, times[0], times[-1])
     figure.update_layout(
@@ -99,11 +100,11 @@ def _add_candles(figure: go.Figure, bars: pl.DataFrame, times: list[datetime]) -
     )
 
 
-def _add_study(
-    figure: go.Figure, bars: pl.DataFrame, times: list[datetime], study: Study, row: int
-) -> None:
+def _add_study(figure: go.Figure, bars: pl.DataFrame, study: Study, row: int) -> None:
+    broken = _broken(bars)
+    times = broken["open_time"].to_list()
     for plot, column, caption in zip(study.plots, study.columns, study.captions, strict=True):
-        values = bars[column].to_list()
+        values = broken[column].to_list()
         look: dict[str, Any] = {"name": caption}
         # Null values break the line: an indicator that is not warm is not drawn.
         trace = (
@@ -117,6 +118,12 @@ def _add_study(
         figure.update_yaxes(title_text=f"{study.name} {parameters}".rstrip(), row=row, col=1)
         for level in LEVELS.get(study.name, ()):
             figure.add_hline(level, line_width=1, line_dash="dot", line_color="gray", row=row)
+
+
+def _broken(bars: pl.DataFrame) -> pl.DataFrame:
+    """Return *bars* with an empty one before each stretch: some studies are warm at once."""
+    begins = bars.filter(pl.col(STRETCH) != pl.col(STRETCH).shift()).select("open_time")
+    return pl.concat([begins, bars], how="diagonal").sort("open_time", maintain_order=True)
 
 
 def _by_sign(values: Iterable[float | None]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from lakehouse_pipeline.build.indicators import studies_named
 from lakehouse_pipeline.charts import draw
 from lakehouse_pipeline.market import schemas
-from lakehouse_pipeline.market.indicators import bollinger, macd, rsi, vwap, widen
+from lakehouse_pipeline.market.indicators import bollinger, macd, obv, rsi, vwap, widen
 from lakehouse_pipeline.market.stretches import as_one_stretch
 from lakehouse_pipeline.market.windows import HOUR, MINUTE
 
@@ -50,6 +50,16 @@ def test_rsi_and_macd_have_panes_and_their_values_are_the_ones_given():
     assert {drawn[f"macd{plot}"]["yaxis"] for plot in ("", " signal", " histogram")} == {"y4"}
     # Warm from the left edge on: drawing computes nothing anew.
     assert drawn["rsi"]["y"] == pytest.approx(last["rsi"].to_list())
+
+
+def test_a_line_that_is_warm_at_once_does_not_cross_what_was_not_seen():
+    bars = wide([obv()]).with_columns(stretch=(pl.int_range(pl.len()) >= 40).cast(pl.Int64))
+
+    page = draw(bars, NO_GAPS, title="X:A", studies=[obv()])
+
+    (line,) = [trace for trace in traces(page) if trace["name"] == "obv"]
+    assert [n for n, value in enumerate(line["y"]) if value is None] == [40]
+    assert line["y"][:40] + line["y"][41:] == pytest.approx(bars["obv"].to_list())
 
 
 @pytest.mark.parametrize("studies", [[], [vwap(), bollinger()]], ids=["none", "overlays"])
