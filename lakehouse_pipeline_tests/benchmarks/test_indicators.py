@@ -16,4 +16,4 @@ def test_the_comparison_with_the_peers_runs(tmp_path: Path):
     lines = indicators.run(tmp_path, scale=0.04, say=print)
 
     assert {"time / TA-Lib on arrays", "time / polars-talib"} <= {line.what for line in lines}
-    assert all(line.met is not False and line.value > 0 for line in lines)
+    assert all(line.value > 0 for line in lines)  # limits are of 50 symbols, not of two
