@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # Slow or busy machines scale every deadline with this instead of editing tests.
@@ -23,6 +24,13 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("default"), max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Take back what a command run in this process has set: its standard error is gone by then."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
