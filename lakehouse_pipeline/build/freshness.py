@@ -5,6 +5,9 @@ what is built from built tables inherits their notes. A day is due when a raw ta
 with rows of it, however old the day is, or when it was never built as a whole. Whoever rebuilds
 (the catch-up sensor, a person, the command line) leaves the same notes.
 
+A build of a day also reads the hours before its midnight: the last price, the counter, who was
+alive. So a day is due as well when rows of the day before land.
+
 Indicators of a day also read days before it, and so are due when rows of those land. A build that
 had to read one of them while that was itself due leaves no note, and the day stays due.
 """
@@ -36,6 +39,8 @@ INPUTS = {
 RAW = (QUOTES, COVERAGE, HISTORY, "raw.indicators")
 # Without these a day has nothing to be built from.
 RECORDED = (QUOTES, COVERAGE)
+# Every build reads raw rows from before its midnight, within so many days.
+LOOKS_BACK = 1
 # Notes are a property of the table and so in each of its metadata files: the oldest are dropped.
 NOTES_KEPT = 64
 
@@ -46,7 +51,7 @@ Sequences = Mapping[str, int]  # by raw table
 class Notes:
     """What builds of whole days have read; *floor* stands for the days whose note was dropped.
 
-    A build reads *reach* days before its own as well.
+    A build reads what was built of *reach* days before its own as well.
     """
 
     days: Mapping[date, Sequences] = field(default_factory=dict)
@@ -113,7 +118,7 @@ def _due(
 ) -> Due | None:
     for table, note in notes.items():
         read = note.read(day)
-        came = {raw: _newest(days, day, note.reach) for raw, days in newest.items()}
+        came = {raw: _newest(days, day, note.reach + LOOKS_BACK) for raw, days in newest.items()}
         if read is None:
             return Due(day, f"{table} was never built as a whole", max(came.values()))
         for raw in sorted(ancestors(table) & came.keys()):
@@ -150,12 +155,19 @@ def closed_days(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[
 
 def is_due(lake: Lakehouse, exchange: str, day: date) -> bool:
     """Tell whether *day*, which is over, is to be built (again) for *exchange*."""
-    window = TimeWindow.of_day(day)
-    notes = {table: notes_of(lake, table, exchange) for table in INPUTS}
-    reach = max(each.reach for each in notes.values())
+    return bool(_due_within(lake, exchange, INPUTS, TimeWindow.of_day(day)))
+
+
+def _due_within(
+    lake: Lakehouse, exchange: str, tables: Iterable[str], window: TimeWindow
+) -> list[Due]:
+    """Return the days of *window*, all over, for which any of *tables* has not read all."""
+    notes = {table: notes_of(lake, table, exchange) for table in tables}
+    reach = max(note.reach for note in notes.values()) + LOOKS_BACK
     read = TimeWindow(window.start - reach * DAY, window.end)
     newest = {raw: newest_by_day(lake, raw, exchange, read) for raw in RAW}
-    return any(due.day == day for due in due_days(newest, notes, closed=window.end.date()))
+    found = due_days(newest, notes, closed=window.end.date())
+    return [due for due in found if due.day >= window.start.date()]
 
 
 def newest_by_day(
@@ -209,17 +221,11 @@ def note(
         for raw, sequence in inherited.items():
             read[raw] = min(sequence, read.get(raw, sequence))
     if reach:
+        sources = [source for source in INPUTS[table] if source in INPUTS]
         before = TimeWindow(window.start - reach * DAY, window.start)
-        if _sources_due(lake, table, exchange, before):
+        if _due_within(lake, exchange, sources, before):
             return {}
     return {_key(exchange): lambda told: Notes.parse(told).with_day(day, read, reach=reach).dump()}
-
-
-def _sources_due(lake: Lakehouse, table: str, exchange: str, window: TimeWindow) -> list[Due]:
-    """Return the days of *window* that what *table* is built from has not read all of."""
-    newest = {raw: newest_by_day(lake, raw, exchange, window) for raw in RAW}
-    notes = {name: notes_of(lake, name, exchange) for name in INPUTS[table] if name in INPUTS}
-    return due_days(newest, notes, closed=window.end.date())
 
 
 def _key(exchange: str) -> str:

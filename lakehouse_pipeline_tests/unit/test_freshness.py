@@ -38,14 +38,30 @@ def test_rows_that_land_late_make_their_day_due_however_old_it_is():
     ]
 
 
+def test_rows_that_land_late_make_the_day_after_due_too_which_begins_with_them():
+    days = [YESTERDAY - timedelta(days=back) for back in (3, 2, 1)]
+    notes = Notes()
+    for day in days:
+        notes = notes.with_day(day, {QUOTES: 7})
+
+    newest = {QUOTES: dict.fromkeys(days, 7) | {days[0]: 8}}
+    assert [day for day, _ in due(newest, notes)] == days[:2]
+
+    notes = notes.with_day(days[0], {QUOTES: 8})
+    assert [day for day, _ in due(newest, notes)] == [days[1]]
+
+    assert due(newest, notes.with_day(days[1], {QUOTES: 8})) == []
+
+
 def test_a_day_whose_build_reads_days_before_it_is_due_with_them_and_after_them():
     notes = Notes().with_day(LONG_AGO, {QUOTES: 7}, reach=2)
-    for days in range(1, 5):
+    for days in range(1, 6):
         notes = notes.with_day(LONG_AGO + timedelta(days=days), {QUOTES: 7}, reach=2)
 
-    newest = {QUOTES: {LONG_AGO + timedelta(days=days): 8 - (days != 1) for days in range(5)}}
+    newest = {QUOTES: {LONG_AGO + timedelta(days=days): 8 - (days != 1) for days in range(6)}}
 
-    assert [(day - LONG_AGO).days for day, _ in due(newest, notes)] == [1, 2, 3]
+    # The fourth reads the second's bars, and those begin with the first's rows.
+    assert [(day - LONG_AGO).days for day, _ in due(newest, notes)] == [1, 2, 3, 4]
 
 
 def test_official_bars_alone_are_no_recording_of_a_day():
@@ -64,7 +80,7 @@ def test_days_whose_note_was_dropped_are_judged_by_the_last_one_dropped():
     notes = Notes()
     for back in range(70):
         notes = notes.with_day(YESTERDAY - timedelta(days=back), {QUOTES: back + 1}, kept=64)
-    old, older = YESTERDAY - timedelta(days=1), YESTERDAY - timedelta(days=2)
+    old, older = YESTERDAY - timedelta(days=1), YESTERDAY - timedelta(days=3)
 
     assert len(notes.days) == 64
     assert due({QUOTES: {old: 2, older: 99}}, notes) == [(older, f"{TABLE} is older than {QUOTES}")]
