@@ -2,7 +2,8 @@
 
 Volumes are decimals of at most 15 digits, which a float holds for certain. In units of their last
 decimal (*lots*) they are whole numbers: those add and subtract exactly, and divided again they are
-the float nearest to the true result.
+the float nearest to the true result. How many decimals a number may have follows from its own size
+alone: what comes later, and is larger, changes nothing.
 """
 
 from __future__ import annotations
@@ -12,17 +13,24 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from lakehouse_pipeline.market.arrays import Floats, Ints
+from lakehouse_pipeline.market.arrays import Bools, Floats, Ints
 
 _DIGITS = 15
 _JUST_BELOW = 1 - 1e-14  # the logarithm of 99999999999999.9 rounds up to 14
 _POWERS = np.array([float(10**n) for n in range(_DIGITS + 1)])
+_EXACT = 2.0**51  # up to here a float and its product are both less than half a lot off
+_SPARE = 3  # powers of ten that 15 digits leave in a 64-bit number
 
 
-def decimals_of(largest: Floats) -> Ints:
-    """Return how many decimals numbers up to *largest* may have within 15 digits."""
-    exponent = np.floor(np.log10(np.maximum(largest, 1e-9) * _JUST_BELOW)).astype(np.int64)
-    return np.clip(_DIGITS - 1 - exponent, 0, _DIGITS)
+def decimals_of(values: Floats) -> Ints:
+    """Return how many decimals each of *values* may have within 15 digits."""
+    return _DIGITS - np.searchsorted(_POWERS[:_DIGITS], values, side="right")
+
+
+def is_exact(values: Floats, decimals: Ints) -> Bools:
+    """Return where *values* keep so many decimals, be they a little more than 15 digits."""
+    exact: Bools = values * _POWERS[decimals] < _EXACT
+    return exact
 
 
 def to_lots(values: Floats, decimals: Ints) -> Ints:
@@ -35,6 +43,26 @@ def from_lots(lots: Ints, decimals: Ints) -> Floats:
     """Return lots as base currency: the float nearest to the decimal number."""
     volumes: Floats = lots / _POWERS[decimals]
     return volumes
+
+
+def exact_sums(lots: Ints, decimals: Ints, starts: Ints, ends: Ints) -> Floats:
+    """Return the sum of each run of *lots*, whose units may differ, as the float nearest to it.
+
+    Runs are given by their first and last positions. A unit changes where a counter passes a power
+    of ten, so few runs have more than one.
+    """
+    total = np.cumsum(lots)  # whole numbers, so a difference of running totals is exact
+    sums = from_lots(total[ends] - total[starts] + lots[starts], decimals[starts])
+    changed = np.flatnonzero(decimals[1:] != decimals[:-1]) + 1
+    runs = np.unique(np.searchsorted(starts, changed, side="right") - 1)
+    for run in runs[starts[runs] < ends[runs]].tolist():
+        inside = slice(starts[run], ends[run] + 1)
+        units = decimals[inside]
+        finest = min(units.max(), units.min() + _SPARE)
+        finer = np.minimum(units, finest)
+        whole = lots[inside] // 10 ** (units - finer) * 10 ** (finest - finer)
+        sums[run] = from_lots(whole.sum(), finest)
+    return sums
 
 
 def exact_total(volumes: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ from lakehouse_pipeline.market.arrays import (
     microseconds,
 )
 from lakehouse_pipeline.market.coverage import LATENESS
-from lakehouse_pipeline.market.decimals import from_lots
+from lakehouse_pipeline.market.decimals import exact_sums
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import NUMBERS, OBSERVING, Kind
 from lakehouse_pipeline.market.spread import spreads
@@ -225,7 +225,7 @@ def reduce(trades: Trades, seconds: Seconds, step: timedelta) -> pl.DataFrame:
     updates, booking, own = trades.updates, trades.booking, trades.among_updates
     first, last = own[starts], own[ends]
     names = updates.rows.select("exchange", "symbol")[trades.at[starts]]
-    volume = from_lots(_sums(booking.booked[own], starts, ends), booking.decimals[first])
+    volume = exact_sums(booking.booked[own], booking.decimals[own], starts, ends)
     volume[~seconds.known] = np.nan
     basis = np.where(seconds.known, (seconds.flags & Flag.COUNTER_RESET) > 0, 2)
     counts = _sums(_PACKED[updates.kind[own]], starts, ends)

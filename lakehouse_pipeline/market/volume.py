@@ -43,7 +43,7 @@ from lakehouse_pipeline.market.arrays import (
     microsecond,
     microseconds,
 )
-from lakehouse_pipeline.market.decimals import decimals_of, to_lots
+from lakehouse_pipeline.market.decimals import decimals_of, is_exact, to_lots
 from lakehouse_pipeline.market.levels import high_water
 from lakehouse_pipeline.market.quotes import NUMBERS, Kind, counter_time, numbered, showing_counter
 from lakehouse_pipeline.market.windows import TimeWindow
@@ -120,7 +120,7 @@ class Booking:
     """What each of the rows given did to its counter; arrays in the rows' own order.
 
     ``before`` and ``after`` are levels, NaN while unknown. ``booked`` and ``missed`` are lots
-    for the bar and for the gap; a lot is ``10 ** -decimals``.
+    for the bar and for the gap; a lot of the row is ``10 ** -decimals``.
     """
 
     before: Floats
@@ -188,12 +188,8 @@ def _book(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]], since: dat
     known = ~np.isnan(base)
     continuous = np.where(first, anchored[kept], np.roll(run[kept], 1) == run[kept])
 
-    largest = np.zeros(int(group[-1]) + 1 if count else 0)
-    largest[group[kept]] = level  # rising, so the last and largest stays
-    decimals = decimals_of(largest)[group]
-    total = to_lots(level, decimals[kept])
-    lots = np.diff(total, prepend=0)  # a group has one number of decimals
-    lots[first] = np.where(known[first], total[first], 0)
+    decimals = _common_decimals(level, first)
+    lots = to_lots(level, decimals) - to_lots(np.where(known, base, level), decimals)
     to_bar = continuous & ~restored[kept]
     to_gap = ~continuous & known
 
@@ -207,7 +203,7 @@ def _book(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]], since: dat
         known=~np.isnan(before),
         booked=_placed(np.where(to_bar, lots, 0), kept, count),
         missed=_placed(np.where(to_gap, lots, 0), kept, count),
-        decimals=decimals,
+        decimals=_spread(decimals, kept, count),
         reset=_placed(first & to_bar, kept, count),
         fell=fell,
         closes_gap=_placed(to_gap, kept, count),
@@ -235,6 +231,19 @@ def _follow(updates: Updates, runs: Mapping[str, Sequence[TimeWindow]]) -> Booki
         closes_gap=never,
         spans_gap=never,
     )
+
+
+def _common_decimals(level: Floats, first: Bools) -> Ints:
+    """Return the decimals in which each level and the one before it are told exactly.
+
+    A level of its own day alone decides, never a later one: a booking stands once it is made.
+    Beyond a power of ten a level has one decimal less, but a float still holds that of the last.
+    """
+    decimals = decimals_of(level)
+    fewer = np.flatnonzero(~first[1:] & (decimals[1:] < decimals[:-1])) + 1
+    before = decimals[fewer - 1]
+    decimals[fewer] = np.where(is_exact(level[fewer], before), before, decimals[fewer])
+    return decimals
 
 
 def _observed_values(rows: pl.DataFrame, kinds: npt.NDArray[np.int8], at: Ints) -> Floats:
@@ -351,6 +360,15 @@ def _states(kept: Ints, level: Floats, new_group: Bools, ground: Floats) -> tupl
     before = np.roll(after, 1)
     before[begins] = ground[begins]
     return before, after
+
+
+def _spread(values: npt.NDArray[T], at: Ints, count: int) -> npt.NDArray[T]:
+    """Return *count* values: each of those given from its position to the next one's."""
+    if not at.size:
+        return np.zeros(count, dtype=values.dtype)
+    begins = at.copy()
+    begins[0] = 0
+    return np.repeat(values, np.diff(begins, append=count))
 
 
 def _placed(values: npt.NDArray[T], at: Ints, count: int) -> npt.NDArray[T]:

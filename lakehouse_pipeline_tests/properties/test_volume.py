@@ -77,6 +77,23 @@ def test_any_counter_books_what_its_level_rose_by(values: list[int]):
 
 
 @given(
+    st.integers(6, 14),
+    st.integers(1, 2000),
+    st.lists(st.integers(1, 1000), min_size=2, max_size=20),
+    st.integers(1, 19),
+)
+def test_no_bar_depends_on_how_far_its_counter_still_rises(power, below, steps, early):
+    values = [10**power - below]
+    for step in steps:
+        values.append(values[-1] + step)
+
+    bars = bars_of(values)
+
+    assert bars_of(values[: 1 + early])["volume"].equals(bars["volume"][:early])
+    assert bars["volume"].to_list() == [float(step * LOT) for step in steps]
+
+
+@given(
     st.lists(st.integers(1, 1000), min_size=4, max_size=30),
     st.integers(0, 29),
     st.integers(1, 3),

@@ -233,6 +233,16 @@ def test_sums_are_exact_and_null_only_if_nothing_is_known():
     assert frame.select(exact_sum("v"), exact_sum("n")).row(0) == (1.0, None)
 
 
+def test_a_counter_that_passes_a_power_of_ten_later_changes_no_bar():
+    values = [9_999_990.12345678, 9_999_991.12345679, 9_999_992.98765432]
+    before = counting(*values[1:], first=values[0])
+
+    bars = counting(*values[1:], 10_000_012.98765432, 10_000_013.5, first=values[0])
+
+    assert before["volume"].to_list() == [1.00000001, 1.86419753]
+    assert bars["volume"].to_list() == [1.00000001, 1.86419753, 20.0, 0.5123457]
+
+
 def test_sentinels_are_no_counter():
     assert counting(1001.0, 1e100, 1002.0)["volume"].to_list() == [1.0, 0.0, 1.0]
 
