@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 from hypothesis import strategies as st
 
 from lakehouse_pipeline.market.coverage import Ending, Mark
@@ -101,9 +102,12 @@ class Recording:
 
 
 @st.composite
-def recordings(draw: Callable[[Any], Any], *, overlaps: bool = True) -> Recording:
-    """Return a recording of up to forty steps."""
-    start = draw(st.sampled_from([START, floor(START, DAY) + DAY - timedelta(seconds=25)]))
+def recordings(
+    draw: Callable[[Any], Any], *, overlaps: bool = True, midnight: bool = True
+) -> Recording:
+    """Return a recording of up to forty steps; half of them over a *midnight*, if it may be."""
+    before_midnight = floor(START, DAY) + DAY - timedelta(seconds=25)
+    start = draw(st.sampled_from([START, before_midnight])) if midnight else START
     recording = Recording(Script(start=start), lots=draw(st.integers(0, 10**12)))
     recording.connect()
     kinds = ["trade", "trade", "trade", "late", "quote", "wait", "outage"]
@@ -137,3 +141,32 @@ def recordings(draw: Callable[[Any], Any], *, overlaps: bool = True) -> Recordin
     for name in list(recording.live):
         recording.disconnect(name, Ending.STOPPED)
     return recording
+
+
+DAMAGED = ["cumulative_volume", "bid", "last_price", "event_time", "received_at", "session_id"]
+
+
+@st.composite
+def damaged(draw: Callable[[Any], Any]) -> list[tuple[int, str, int]]:
+    """Return what may be wrong with single rows: what to change, and into what."""
+    changes = st.tuples(
+        st.integers(0, 60), st.sampled_from(DAMAGED), st.sampled_from([0, 1, 2, 3, 4])
+    )
+    return draw(st.lists(changes, max_size=4))
+
+
+def damage(quotes: pl.DataFrame, changes: list[tuple[int, str, int]]) -> pl.DataFrame:
+    """Make spikes, falls and unknowns of counters and prices; rows late, early or a stranger's."""
+    for row, column, how in changes:
+        here = pl.int_range(pl.len()) == row % quotes.height
+        old = pl.col(column)
+        if column in ("event_time", "received_at"):
+            new = old - [3, 40, 90, -3, -20][how] * SECOND
+        elif column == "session_id":
+            new = pl.lit("session-0" if how < 3 else "stranger")
+        elif column == "last_price":
+            new = old + how
+        else:
+            new = [old * 10, old / 2, pl.lit(None, pl.Float64), old + 1, old - 1e-8][how]
+        quotes = quotes.with_columns(pl.when(here).then(new).otherwise(old).alias(column))
+    return quotes

@@ -1,12 +1,12 @@
 """``market.bars_1s`` from quotes and coverage, ``market.bars_1m`` from ``bars_1s`` and history.
 
-A window is built day by day, and each day reads from the same look-back before its midnight, so a
-tick, a backfill and the CLI give the same rows whatever window they were asked for.
+A window is built day by day, and each part of a day reads what the whole day would, so a tick, a
+backfill and the CLI give the same rows whatever window they were asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -20,10 +20,9 @@ from lakehouse_pipeline.market.coverage import watermark
 from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, ceil, floor
 
-from .follow_on import follow_on
 from .freshness import note
-from .inputs import COVERAGE, LATE_ARRIVAL, LOOK_BACK, Inputs, read_coverage
-from .kinds import Kinds, fingerprint, kinds_on
+from .inputs import COVERAGE, Inputs, read_coverage
+from .kinds import Kinds, kinds_on
 from .result import BuildResult, write_slice
 
 BARS_1S = "market.bars_1s"
@@ -55,8 +54,7 @@ def build_1s(
     *,
     watermark: datetime,
     symbols: Sequence[str] | None = None,
-    progress: Mapping[str, int] | None = None,
-    kinds: Mapping[date, Kinds] | None = None,
+    kinds: Kinds | None = None,
     inputs: Inputs | None = None,
 ) -> list[BuildResult]:
     """Rebuild the one-second bars of *window* that *watermark* has closed.
@@ -67,43 +65,36 @@ def build_1s(
         window: half-open, whole seconds.
         watermark: event time is complete before it; later seconds are left for later.
         symbols: full names; all that were recorded by default.
-        progress: of a tick, what it has seen of its sources; kept with the rows so that the next
-            one knows what is new.
-        kinds: of the counters on each day; judged from the day's quotes by default, which must
-            then be a whole day's so far.
+        kinds: of the counters; judged from the quotes of each day by default.
         inputs: of the day, of a caller who reads them for other tables as well.
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
-    for part in _days(window, watermark):
-        reached: dict[str, Noted | Renewal] = (
-            {} if symbols else {f"closed_to.{exchange}": at_least(int(part.end.timestamp()))}
-        )
-        if progress is not None:  # with each day, so that a long catch-up gets somewhere
-            reached |= {**progress, f"built_to.{exchange}": int(part.end.timestamp())}
-        reached |= note(lake, BARS_1S, exchange, part, watermark=watermark, symbols=symbols)
+    for part in closed_parts(window, watermark):
         day = part.start.date()
-        if kinds is not None:
-            reached |= {f"kinds.{exchange}": fingerprint(kinds[day])}
 
         def compute(part: TimeWindow = part, day: date = day) -> pl.DataFrame:
-            wide = TimeWindow(floor(part.start, DAY) - LOOK_BACK, part.end + LATE_ARRIVAL)
-            if kinds is not None and progress is not None:  # a tick: the seconds before are stored
-                coverage = read_coverage(lake, exchange, wide)
-                return follow_on(lake, exchange, part, wide, coverage, watermark, kinds[day])
             read = inputs or Inputs(lake, exchange, day, symbols=names)
-            booked_as = kinds[day] if kinds is not None else as_kinds(read.verdicts())
-            quotes = read.quotes()
-            if wide.end < read.wide.end:  # a running day
-                quotes = quotes.filter(pl.col("event_time") < wide.end)
-            coverage = read.coverage(wide)
+            booked_as = kinds if kinds is not None else as_kinds(read.verdicts())
+            quotes, coverage = read.quotes(), read.coverage(read.wide)
             return build_bars_1s(quotes, coverage, part, watermark, kinds=booked_as)
 
+        reached = seconds_reached(lake, exchange, part, watermark=watermark) if not symbols else {}
         _, result = write_slice(
             lake, BARS_1S, Slice(exchange, part, names), compute, progress=reached
         )
         results.append(result)
     return results
+
+
+def seconds_reached(
+    lake: Lakehouse, exchange: str, part: TimeWindow, *, watermark: datetime
+) -> dict[str, Noted | Renewal]:
+    """Return what is noted with the seconds of *part*, of every symbol; before anything is read."""
+    return {
+        f"closed_to.{exchange}": at_least(int(part.end.timestamp())),
+        **note(lake, BARS_1S, exchange, part, watermark=watermark, symbols=None),
+    }
 
 
 def build_1m(
@@ -126,7 +117,7 @@ def build_1m(
     if seconds_end is None:
         seconds_end = watermark if symbols else built_seconds(lake, exchange, watermark)
     seconds_end = min(watermark, seconds_end)
-    for part in _days(
+    for part in closed_parts(
         TimeWindow(floor(window.start, MINUTE), ceil(window.end, MINUTE)),
         floor(seconds_end, MINUTE),
     ):
@@ -177,8 +168,8 @@ def built_up_to(lake: Lakehouse, table: str, exchange: str) -> datetime:
     return floor(datetime.fromtimestamp(seconds if ticked is None else ticked, tz=UTC), MINUTE)
 
 
-def _days(window: TimeWindow, watermark: datetime) -> Iterator[TimeWindow]:
-    """Yield the closed part of *window*, cut at each UTC midnight."""
+def closed_parts(window: TimeWindow, watermark: datetime) -> Iterator[TimeWindow]:
+    """Yield what *watermark* has closed of *window*, cut at each UTC midnight."""
     end = min(window.end, floor(watermark, timedelta(seconds=1)))
     if end <= window.start:
         return

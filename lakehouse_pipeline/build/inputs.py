@@ -35,6 +35,12 @@ COLUMNS = [
 ]
 
 
+def reading_of(day: date) -> TimeWindow:
+    """Return of when a build of *day*, or of any part of it, reads quotes."""
+    window = TimeWindow.of_day(day)
+    return TimeWindow(window.start - LOOK_BACK, window.end + LATE_ARRIVAL)
+
+
 class Inputs:
     """The quotes of a day, their verdicts and the coverage, for all that is built of them.
 
@@ -47,8 +53,7 @@ class Inputs:
     ) -> None:
         self._lake, self._exchange, self._day = lake, exchange, day
         self._symbols = None if symbols is None else tuple(symbols)
-        window = TimeWindow.of_day(day)
-        self.wide = TimeWindow(window.start - LOOK_BACK, window.end + LATE_ARRIVAL)
+        self.wide = reading_of(day)
         self._kept: dict[str, tuple[int, pl.DataFrame]] = {}
 
     def quotes(self) -> pl.DataFrame:

@@ -12,14 +12,26 @@ from datetime import UTC, datetime
 import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.progress import Noted, Renewal
+from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market import schemas
 from lakehouse_pipeline.market.coverage import LATENESS, Mark
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, ceil, floor, union
 
-from .bars import BARS_1M, BARS_1S, HISTORY_1M, build_1m, build_1s, built_seconds
-from .inputs import COVERAGE, LATE_ARRIVAL
+from .bars import (
+    BARS_1M,
+    BARS_1S,
+    HISTORY_1M,
+    build_1m,
+    build_1s,
+    built_seconds,
+    closed_parts,
+    seconds_reached,
+)
+from .follow_on import FollowOn
+from .inputs import COVERAGE
 from .kinds import QUOTES, fingerprint, kinds_on, stored_kinds
-from .result import BuildResult
+from .result import BuildResult, write_slice
 from .symbols import refresh_symbols
 
 
@@ -28,58 +40,66 @@ def tick_1s(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Buil
     closed = floor(watermark, SECOND)
     seen, covered = lake.head(QUOTES), lake.head(COVERAGE)
     refresh_symbols(lake, exchange, watermark=watermark)
-    touched = [
-        *seen_anew(lake, BARS_1S, exchange, reach=_reach(closed)),
-        *received_before(lake, exchange, reach=_reach(closed)),
-        *misbooked(lake, exchange),
+    reach = _reach(closed)
+    news = [
+        *first_received(lake, exchange, reach=reach),
+        *first_marked(lake, BARS_1S, exchange, reach=reach),
     ]
+    came = min(news, default=closed)
+    # A mark also lengthens what was covered up to its begin, which ended a lateness before.
+    touched = [*(at - LATENESS for at in news), *misbooked(lake, exchange)]
     window = unbuilt(lake, QUOTES, BARS_1S, exchange, closed=closed, touched=touched)
-    if window is None:
+    results: list[BuildResult] = []
+    for part in closed_parts(window, watermark) if window else ():
+        kinds = kinds_on(lake, exchange, part.start.date())
+        progress: dict[str, Noted | Renewal] = {
+            **seconds_reached(lake, exchange, part, watermark=watermark),
+            f"built_from.{exchange}": seen,
+            f"covered_from.{exchange}": covered,
+            f"built_to.{exchange}": int(part.end.timestamp()),
+            f"kinds.{exchange}": fingerprint(kinds),
+        }
+        following = FollowOn(lake, exchange, part, watermark=watermark, kinds=kinds, came=came)
+        # Before the progress is set: a crash in between makes the next tick compare again.
+        if outdated := following.outdated():
+            results += build_1s(
+                lake,
+                exchange,
+                outdated.window,
+                watermark=watermark,
+                symbols=outdated.symbols,
+                kinds=kinds,
+            )
+        _, result = write_slice(
+            lake, BARS_1S, Slice(exchange, part), following.bars, progress=progress
+        )
+        results.append(result)
+    return results
+
+
+def first_received(lake: Lakehouse, exchange: str, *, reach: datetime) -> list[datetime]:
+    """Return when the first of the quotes was received that landed since the last tick."""
+    seen = lake.progress(BARS_1S, f"built_from.{exchange}")
+    if seen is None or seen == lake.head(QUOTES):
         return []
-    kinds = {day: kinds_on(lake, exchange, day) for day in window.days()}
-    return build_1s(
-        lake,
-        exchange,
-        window,
-        watermark=watermark,
-        progress={f"built_from.{exchange}": seen, f"covered_from.{exchange}": covered},
-        kinds=kinds,
-    )
+    files = lake.touched_since(QUOTES, seen, exchange)
+    received = [
+        file.received[0]
+        for file in files
+        if file.received and file.times and file.times[1] >= reach
+    ]
+    return [min(received)] if received else []
 
 
-def seen_anew(lake: Lakehouse, table: str, exchange: str, *, reach: datetime) -> list[datetime]:
-    """Return from when on *exchange* was seen otherwise than the last tick of *table* knew.
-
-    A mark also lengthens what was covered up to its begin, which ended a lateness before.
-    """
+def first_marked(lake: Lakehouse, table: str, exchange: str, *, reach: datetime) -> list[datetime]:
+    """Return from when on *exchange* was seen otherwise than the last tick of *table* knew."""
     known = lake.progress(table, f"covered_from.{exchange}")
     if known is None or known == lake.head(COVERAGE):
         return []
     tells = ~pl.col("kind").is_in([Mark.OPENED, Mark.DESCRIBED]) & (pl.col("end") >= reach)
     marks = lake.scan(COVERAGE, exchange=exchange, after_sequence=known).filter(tells)
     first = marks.select(pl.col("start").min()).collect().item()
-    return [] if first is None else [first - LATENESS]
-
-
-def received_before(lake: Lakehouse, exchange: str, *, reach: datetime) -> list[datetime]:
-    """Return the earliest event of which something older has come to light since the last tick.
-
-    Counters are compared in order of receipt. A spool that was drained late holds rows received
-    before others that are built already, whose events may lie before its own.
-    """
-    seen = lake.progress(BARS_1S, f"built_from.{exchange}")
-    built_to = lake.progress(BARS_1S, f"built_to.{exchange}")
-    if seen is None or built_to is None or seen == lake.head(QUOTES):
-        return []
-    received, event = pl.col("received_at"), pl.col("event_time")
-    newer = lake.scan(QUOTES, exchange=exchange, after_sequence=seen).filter(event >= reach)
-    first, begins = newer.select(received.min(), event.min()).collect().row(0)
-    if first is None or first >= datetime.fromtimestamp(built_to, tz=UTC):
-        return []
-    before = TimeWindow(begins - LATE_ARRIVAL, begins)
-    known = lake.scan(QUOTES, exchange=exchange, window=before).filter(received >= first)
-    earliest = known.select(event.min()).collect().item()
-    return [] if earliest is None else [earliest]
+    return [] if first is None else [first]
 
 
 def misbooked(lake: Lakehouse, exchange: str) -> list[datetime]:
@@ -100,7 +120,8 @@ def tick_1m(lake: Lakehouse, exchange: str, *, watermark: datetime) -> list[Buil
     """
     closed = floor(min(watermark, built_seconds(lake, exchange, watermark)), MINUTE)
     seen, fetched, covered = (lake.head(table) for table in (BARS_1S, HISTORY_1M, COVERAGE))
-    touched = seen_anew(lake, BARS_1M, exchange, reach=_reach(closed))
+    marked = first_marked(lake, BARS_1M, exchange, reach=_reach(closed))
+    touched = [at - LATENESS for at in marked]
     window = unbuilt(lake, BARS_1S, BARS_1M, exchange, closed=closed, touched=touched)
     windows = union([*repaired(lake, exchange, closed=closed), *([window] if window else [])])
     if not windows:
