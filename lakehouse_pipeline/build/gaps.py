@@ -14,14 +14,17 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market.counters import as_kinds
 from lakehouse_pipeline.market.gaps import BLIND, find_gaps, with_pauses
+from lakehouse_pipeline.market.repair import still_unseen
 from lakehouse_pipeline.market.silences import find_silences
-from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
+from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, floor
 
-from .freshness import note
-from .inputs import COVERAGE, Inputs
+from .freshness import HISTORY, note
+from .inputs import COVERAGE, FETCHED, Inputs
 from .result import BuildResult, write_slice
 
 GAPS = "market.gaps"
+# No feed gives single minutes from further back, so no later answer speaks of a gap.
+ANSWERABLE = 31 * DAY
 
 
 def build_gaps(
@@ -88,7 +91,28 @@ def read_unseen(
     symbols: Sequence[str] | None = None,
     window: TimeWindow | None = None,
 ) -> pl.DataFrame:
-    """Return ``read_gaps`` and the pauses between subscriptions, by symbol and time."""
+    """Return what is still not known of *window*, by symbol and time.
+
+    The gaps of ``read_gaps`` without the minutes in which history says that nothing was traded, and
+    the pauses between subscriptions. Minutes that history has bars of are still there: what was
+    filled shows in the bars themselves.
+    """
     ledger = read_gaps(lake, exchange=exchange, symbols=symbols, window=window)
     coverage = lake.scan(COVERAGE, exchange=exchange, symbols=symbols, window=window)
-    return with_pauses(ledger, coverage.collect())
+    return with_pauses(_unanswered(lake, ledger, exchange, symbols), coverage.collect())
+
+
+def _unanswered(
+    lake: Lakehouse, ledger: pl.DataFrame, exchange: str | None, symbols: Sequence[str] | None
+) -> pl.DataFrame:
+    """Return *ledger* without the minutes that history has answered with silence."""
+    blind = ledger.filter(pl.col("cause").is_in(BLIND))
+    if blind.is_empty():
+        return ledger
+    first, last = blind.select(pl.col("start").min(), pl.col("end").max()).row(0)
+    span, answered = TimeWindow(floor(first, MINUTE), last), TimeWindow(first, last + ANSWERABLE)
+    history = lake.scan(
+        HISTORY, exchange=exchange, symbols=symbols, window=span, columns=["symbol", "open_time"]
+    )
+    fetches = lake.scan(FETCHED, exchange=exchange, symbols=symbols, window=answered)
+    return still_unseen(ledger, history.collect(), fetches.collect())

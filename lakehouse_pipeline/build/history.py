@@ -30,11 +30,10 @@ from lakehouse_pipeline.settings import Settings
 
 from .bars import HISTORY_1M
 from .gaps import GAPS
-from .inputs import COVERAGE
+from .inputs import COVERAGE, FETCHED
 from .kinds import kinds_on
 from .result import write_slice
 
-FETCHED = "raw.fetches"
 MAX_HUNG = 3  # questions running without an answer before the round is given up
 
 log = structlog.get_logger()

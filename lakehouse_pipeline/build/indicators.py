@@ -27,13 +27,19 @@ from lakehouse_pipeline.market.indicators import (
     Study,
     compute,
 )
-from lakehouse_pipeline.market.ingested import LINE, TRADINGVIEW, deviations, final_values
+from lakehouse_pipeline.market.ingested import (
+    LINE,
+    TRADINGVIEW,
+    deviations,
+    final_values,
+    unmatched,
+)
 from lakehouse_pipeline.market.stretches import with_stretches
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow, floor
 
 from .bars import BARS_1M
 from .freshness import note
-from .gaps import read_gaps, read_unseen
+from .gaps import read_unseen
 from .result import BuildResult, write_slice
 
 INDICATORS = "market.indicators_1m"
@@ -165,6 +171,11 @@ def worst_deviations(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.D
     return deviations(lake.scan(INDICATORS, exchange=exchange, window=window).collect())
 
 
+def without_counterpart(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.DataFrame:
+    """Return the ingested values of *window* that ours should be compared with and cannot be."""
+    return unmatched(lake.scan(INDICATORS, exchange=exchange, window=window).collect())
+
+
 def _build(
     lake: Lakehouse,
     exchange: str,
@@ -261,14 +272,15 @@ def _unbuilt(
 
 
 def _missed_by_hour(lake: Lakehouse, exchange: str, *, closed: datetime) -> dict[str, int]:
-    """Return a number for what was not seen in each hour, which changes when a gap comes or goes.
+    """Return a number for what is not known of each hour, which changes when a gap comes or goes.
 
-    Of a gap that went, the ledger holds nothing that a tick could look at.
+    Of a gap that went, or of which history said that nothing was traded, no row is left that a tick
+    could look at.
     """
-    ledger = read_gaps(lake, exchange=exchange, window=TimeWindow(_reach(closed), closed))
+    unseen = read_unseen(lake, exchange=exchange, window=TimeWindow(_reach(closed), closed))
     rows: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for symbol, start, end in (
-        ledger.filter(pl.col("cause").is_in(list(UNSEEN))).select("symbol", "start", "end").rows()
+        unseen.filter(pl.col("cause").is_in(list(UNSEEN))).select("symbol", "start", "end").rows()
     ):
         rows[floor(start, HOUR).isoformat()].append((symbol, start.isoformat(), end.isoformat()))
     return {hour: zlib.crc32(repr(gaps).encode()) for hour, gaps in rows.items()}

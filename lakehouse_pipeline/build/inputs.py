@@ -17,6 +17,7 @@ from lakehouse_pipeline.market.windows import HOUR, TimeWindow
 from .kinds import QUOTES, judge
 
 COVERAGE = "raw.coverage"
+FETCHED = "raw.fetches"
 
 # A day's first bars need the last price and counter before midnight. A quiet symbol may have said
 # nothing for minutes; an hour covers all but the deadest at a 24th of a day's reading.

@@ -18,8 +18,7 @@ from lakehouse_pipeline.settings import HistorySettings
 from .bars import BARS_1M, HISTORY_1M
 from .freshness import note
 from .gaps import GAPS
-from .history import FETCHED
-from .inputs import read_coverage
+from .inputs import FETCHED, read_coverage
 from .proof import Proof
 from .result import BuildResult, write_slice
 

@@ -19,7 +19,7 @@ from lakehouse_pipeline.market.windows import TimeWindow
 class FillKind(StrEnum):
     """Why a dense view filled an interval."""
 
-    QUIET = "quiet"  # seen, and nothing was traded
+    QUIET = "quiet"  # nothing was traded: we saw it, or history says so
     GAP = "gap"  # not seen
 
 

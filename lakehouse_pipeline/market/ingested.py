@@ -62,9 +62,8 @@ def deviations(values: pl.DataFrame) -> pl.DataFrame:
     ``deviation`` is their difference as a share of the greatest value that the plot had, because
     an oscillator's own value may be near zero.
     """
-    settled = values.filter(pl.col("flags") & int(Flag.SETTLING) == 0, pl.col("value").is_finite())
-    ours = settled.filter(source=COMPUTED).select(*KEY, computed="value")
-    theirs = settled.filter(source=TRADINGVIEW).select(*KEY, ingested="value")
+    ours = _settled(values, COMPUTED).select(*KEY, computed="value")
+    theirs = _settled(values, TRADINGVIEW).select(*KEY, ingested="value")
     scale = pl.max_horizontal(pl.col("computed", "ingested").abs()).max()
     scale = scale.over("symbol", "name", "parameters", "plot")
     return (
@@ -76,3 +75,20 @@ def deviations(values: pl.DataFrame) -> pl.DataFrame:
         )
         .sort("deviation", "open_time", descending=True)
     )
+
+
+def unmatched(values: pl.DataFrame) -> pl.DataFrame:
+    """Return the settled ingested values that no computed one can be compared with.
+
+    These are of minutes in which ours of the same study has settled, but in another plot or with
+    other parameters. A minute in which ours still shows where it began, or has no bar, proves
+    nothing.
+    """
+    ours, theirs = _settled(values, COMPUTED), _settled(values, TRADINGVIEW)
+    same_study = theirs.join(ours, on=["symbol", "open_time", "name"], how="semi")
+    return same_study.join(ours, on=KEY, how="anti").sort("symbol", "open_time", "name", "plot")
+
+
+def _settled(values: pl.DataFrame, source: str) -> pl.DataFrame:
+    settled = pl.col("flags") & int(Flag.SETTLING) == 0
+    return values.filter(settled, pl.col("value").is_finite(), pl.col("source") == source)

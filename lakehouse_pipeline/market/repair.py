@@ -169,6 +169,34 @@ def judge(
     )
 
 
+def still_unseen(gaps: pl.DataFrame, history: pl.DataFrame, fetches: pl.DataFrame) -> pl.DataFrame:
+    """Return what is left of *gaps* without the minutes in which nothing was traded.
+
+    These are the minutes that ``judge`` calls silent: an answer speaks for them and has no bar, and
+    the counter does not know better. What is left keeps the other columns; order is kept.
+    """
+    rows = gaps.with_row_index("gap")
+    minutes, key = gap_minutes(rows), ["symbol", "open_time"]
+    filled = minutes.join(history, on=key, how="semi")["gap"].unique()
+    silent = answered_minutes(minutes.join(history, on=key, how="anti"), fetches)
+    accounted = pl.col("gap").is_in(filled.implode()) | (pl.col("missed_volume") == 0)
+    believed = silent.join(rows.filter(accounted), on="gap", how="semi")
+    holes = _windows(
+        believed.select(symbol="gap", start="open_time", end=pl.col("open_time") + MINUTE)
+    )
+    cut = [
+        (gap, left.start, left.end)
+        for gap, start, end in rows.select("gap", "start", "end").iter_rows()
+        if gap in holes
+        for left in subtract([TimeWindow(start, end)], holes[gap])
+    ]
+    whole = rows.filter(~pl.col("gap").is_in(list(holes)))
+    names = ["gap", "start", "end"]
+    left = pl.DataFrame(cut, schema={name: rows.schema[name] for name in names}, orient="row")
+    pieces = pl.concat([whole.select(names), left]).sort("gap", "start")
+    return pieces.join(rows.drop("start", "end"), on="gap").select(gaps.columns)
+
+
 def gap_minutes(gaps: pl.DataFrame) -> pl.DataFrame:
     """Return one row for each minute in which a gap of *gaps* made us blind.
 

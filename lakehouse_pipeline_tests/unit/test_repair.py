@@ -15,6 +15,7 @@ from lakehouse_pipeline.market.repair import (
     judge,
     plan,
     revisions,
+    still_unseen,
 )
 from lakehouse_pipeline.market.schemas import FETCHES, GAPS, HISTORY
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
@@ -197,3 +198,40 @@ def test_only_new_and_changed_bars_are_revisions():
 
     assert revisions(known, fetched)["open_time"].to_list() == [at(3), at(2)]
     assert revisions(known, known).is_empty()
+
+
+def left_of(found: pl.DataFrame, official: pl.DataFrame, told: pl.DataFrame) -> list[tuple]:
+    return still_unseen(found, official, told).select("gap_id", "start", "end").rows()
+
+
+def test_a_silent_minute_of_a_filled_gap_is_no_longer_unseen():
+    found = gaps((BTC, at(1, 30), at(4, 10)), (ETH, at(1), at(3)))
+    told = fetches((BTC, at(0), at(10), at(0), Ended.REACHED))
+
+    assert left_of(found, history(at(1), at(3), at(4)), told) == [
+        ("g0", at(1, 30), at(2)),
+        ("g0", at(3), at(4, 10)),
+        ("g1", at(1), at(3)),
+    ]
+
+
+def test_a_gap_all_silent_is_gone_if_the_counter_did_not_move():
+    told = fetches((BTC, at(0), at(10), at(0), Ended.REACHED))
+    quiet, moved, unknown = (gaps((BTC, at(1), at(3)), missed=m) for m in (0.0, 1.0, None))
+
+    assert left_of(quiet, history(), told) == []
+    assert left_of(moved, history(), told) == left_of(unknown, history(), told)
+    assert left_of(moved, history(), told) == [("g0", at(1), at(3))]
+    assert left_of(quiet, history(), fetches()) == [("g0", at(1), at(3))]
+
+
+@pytest.mark.parametrize("missed", [0.0, 1.0, None])
+def test_what_is_silent_is_what_a_verdict_counts_as_silent(missed: float | None):
+    found = gaps((BTC, at(1, 30), at(6, 10)), missed=missed)
+    told = fetches((BTC, at(3), at(10), at(3), Ended.REACHED))
+    for official in (history(), history(at(4))):
+        left = still_unseen(found, official, told)
+        length = (pl.col("end") - pl.col("start")).dt.total_seconds().sum()
+        cut = found.select(length).item() - left.select(length).item()
+
+        assert cut == verdict(found, official, told)["seconds_silent"]

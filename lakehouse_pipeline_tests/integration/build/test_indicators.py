@@ -306,6 +306,55 @@ def test_a_gap_that_goes_from_the_ledger_is_seen_by_the_next_tick(lake: Lakehous
     assert tick_indicators(lake, "BINANCE", rsi, watermark=at) == []
 
 
+def answer(lake: Lakehouse, *opens: datetime) -> None:
+    """Land official minutes of the outage's *opens* and the answer that speaks for all of it."""
+    bars = [("BINANCE", BTC, opened, *[100.0] * 4, 7.0, END) for opened in opens]
+    lake.append("market.history_1m", pl.DataFrame(bars, schema=schemas.HISTORY, orient="row"))
+    told = ("BINANCE", BTC, OUTAGE.start, OUTAGE.end, OUTAGE.start, "reached", None, END)
+    lake.append("raw.fetches", pl.DataFrame([told], schema=schemas.FETCHES, orient="row"))
+
+
+def test_minutes_in_which_nothing_was_traded_are_no_gap_for_indicators(lake: Lakehouse):
+    """The market stood still in every other minute of an outage, and history says so."""
+    rsi, day = studies_of({"rsi": {}}), SECOND_DAY - DAY
+    land(lake, BEGIN, END)
+    tick_indicators(lake, "BINANCE", rsi, watermark=END)
+    nulls = content(lake).filter(symbol=BTC)["value"].null_count()
+    traded = [OUTAGE.start + n * MINUTE for n in range(0, 20, 2)]
+
+    answer(lake, *traded)
+    filled = BARS.filter(symbol=BTC)[: len(traded)].with_columns(
+        open_time=pl.Series(traded, dtype=schemas.UTC_TIME),
+        flags=pl.lit(int(Flag.FILLED), pl.Int32),
+    )
+    lake.append("market.bars_1m", filled)
+    tick_indicators(lake, "BINANCE", rsi, watermark=END)
+
+    ticked = content(lake)
+    assert ticked.filter(symbol=BTC)["value"].null_count() == nulls - 14 == 14
+    build_indicators(lake, "BINANCE", day.date(), rsi, watermark=END)
+    build_indicators(lake, "BINANCE", SECOND_DAY.date(), rsi, watermark=END)
+    assert content(lake).equals(ticked)
+    read = views.read_with_studies(lake, BTC, rsi, step=MINUTE)
+    assert read["rsi"].to_list() == ticked.filter(symbol=BTC)["value"].to_list()
+    dense = views.read_dense_bars(lake, BTC, step=MINUTE, window=OUTAGE)
+    assert dense["fill_kind"].to_list() == [None, *["quiet", None] * 9]
+
+
+def test_an_answer_that_nothing_was_traded_is_seen_by_the_next_tick(lake: Lakehouse):
+    rsi = studies_of({"rsi": {}})
+    lake.append("market.bars_1m", BARS)
+    lake.append("market.gaps", GAPS.with_columns(missed_volume=0.0))
+    tick_indicators(lake, "BINANCE", rsi, watermark=END)
+    nulls = content(lake).filter(symbol=BTC)["value"].null_count()
+
+    answer(lake)
+    tick_indicators(lake, "BINANCE", rsi, watermark=END)
+
+    assert content(lake).filter(symbol=BTC)["value"].null_count() == nulls - 14
+    assert tick_indicators(lake, "BINANCE", rsi, watermark=END) == []
+
+
 @pytest.mark.parametrize("read", [read_gaps, read_unseen])
 def test_a_gap_that_began_before_the_window_is_read_with_it(lake: Lakehouse, read):
     lake.append("market.gaps", GAPS)

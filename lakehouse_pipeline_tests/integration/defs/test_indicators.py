@@ -118,6 +118,22 @@ def test_the_check_says_that_there_was_nothing_to_compare(recorded, run):
 
     assert result.passed
     assert result.metadata["values_compared"].value == 0
+    assert "nothing was compared" in result.description
+
+
+def test_the_check_fails_on_values_of_another_plot(recorded, lake, run):
+    recorded(minutes=60)
+    run("build_today", **TICK)
+    run("report_gaps", **HOURLY)
+    other = as_streamed(indicators(lake).filter(name="ema"), lambda value: value)
+    lake.append("raw.indicators", other.with_columns(plot=pl.lit("average")))
+
+    result = check_result(run("report_gaps", **HOURLY))
+
+    assert not result.passed
+    assert result.metadata["values_compared"].value == 0
+    assert result.metadata["ingested_without_computed"].value == result.metadata["offenders"].value
+    assert "ema length=2 average" in result.metadata["worst_deviations"].value
 
 
 @pytest.mark.parametrize(("off", "passes"), [(0.0, True), (1e-7, True), (1.0, False)])
