@@ -147,7 +147,7 @@ def indicators() -> str:
             "## Warm-up\n",
             "An indicator starts at the first bar, and again after each gap that official minutes",
             "have not filled. It is null until it is warm, and for some time its value still shows",
-            "where it began: what is stored is then flagged `WARMING` and `SETTLING`.",
+            "where it began: `flags` then say `WARMING` or `SETTLING`, stored and on read.",
             "On read, enough bars before the time asked for are read, so that its start does not",
             "show. `--carry` goes on across gaps.\n",
             *_grid(

@@ -16,10 +16,11 @@ from lakehouse_pipeline.market.dense import dense
 from lakehouse_pipeline.market.indicators import (
     Start,
     Study,
+    remembered,
     widen,
 )
 from lakehouse_pipeline.market.rolled import judged
-from lakehouse_pipeline.market.stretches import SEEN_SINCE, STRETCH, with_stretches
+from lakehouse_pipeline.market.stretches import SEEN_SINCE, with_stretches
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
 from .bars import BARS_1M, BARS_1S, built_up_to
@@ -181,10 +182,7 @@ def read_with_studies(
         start = floor(window.start, step) if window else EPOCH
         wanted = pl.col("open_time") >= start
         found = stretch(bars, gaps, stored, step)
-        before = found.filter(~wanted)
-        # A stretch that began within what was read is whole; else it must hold what is remembered.
-        newest = before.filter(pl.col(STRETCH) == pl.col(STRETCH).last())
-        if newest.height >= memory or newest.height < before.height:
+        if remembered(found.filter(~wanted), studies):
             break
     answer = widen(found, studies).filter(wanted).drop(SEEN_SINCE)
     return answer if step == stored else _judged(lake, answer, bars, step)

@@ -18,7 +18,7 @@ from .output import decimals_shown
 MOST_PLACES = 10
 PRICES = ("open", "high", "low", "close")
 # What other columns say: source, fill_kind, the emptiness of an indicator.
-TOLD_ELSEWHERE = Flag.FILLED | Flag.PARTIAL | Flag.CARRIED | Flag.WARMING | Flag.SETTLING
+TOLD_ELSEWHERE = Flag.FILLED | Flag.PARTIAL | Flag.CARRIED | Flag.WARMING
 
 
 def to_read(bars: pl.DataFrame, studies: Sequence[Study] = ()) -> pl.DataFrame:

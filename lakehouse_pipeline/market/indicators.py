@@ -6,10 +6,11 @@ study starts again and is null until it is warm, so it never pretends to know pr
 Quiet minutes are no gaps, nor are those that official bars have filled; they have no bar and count
 for none, as on the feed's own charts.
 
-A study that recurs shows where its stretch begins, less with every bar, and after ``memory`` bars
-by less than 1e-12 of its value: where reading starts further back does not matter. A session's
-study (VWAP) speaks of all that was traded since 00:00 UTC: from a gap on it is null for the rest
-of the day. OBV counts from the first bar of its stretch; only its differences mean something.
+A study that recurs shows where its stretch begins, less with every bar it ages by, and after
+``memory`` of them by less than 1e-12 of what it has been: where reading starts further back does
+not matter. A session's study (VWAP) speaks of all that was traded since 00:00 UTC: from a gap on it
+is null for the rest of the day. OBV counts from the first bar of its stretch, and anew after a bar
+of unknown volume; only its differences mean something.
 A new study is one function here and one line in ``STUDIES``.
 """
 
@@ -33,7 +34,12 @@ CLOSE = pl.col("close")
 HIGH = pl.col("high")
 LOW = pl.col("low")
 VOLUME = pl.col("volume")
-DAY_IS_WHOLE = pl.col(SEEN_SINCE) <= OPEN_TIME.dt.truncate("1d")
+FLAGS = pl.col("flags")
+# A longer bar may hold the volume of some of its minutes only, and then says so.
+VOLUME_IS_UNKNOWN = VOLUME.is_null() | (FLAGS & Flag.VOLUME_UNKNOWN.value > 0)
+ROW = pl.int_range(1, pl.len() + 1)
+SESSION = OPEN_TIME.dt.truncate("1d")
+DAY_IS_WHOLE = pl.col(SEEN_SINCE) <= SESSION
 COMPUTED = "computed"
 LONGEST = 10_000  # bars; a typing error would otherwise read years
 SHORT = 5_000  # bars up to which stretches are sooner computed together than one by one
@@ -55,11 +61,8 @@ class Unit(StrEnum):
     VOLUME = "volume"  # the symbol's base currency
 
 
-WITHIN = {
-    Start.MEMORY: pl.col(STRETCH),
-    Start.DAY: OPEN_TIME.dt.truncate("1d"),
-    Start.STRETCH: pl.col(STRETCH),
-}
+WITHIN = {Start.MEMORY: pl.col(STRETCH), Start.DAY: SESSION, Start.STRETCH: pl.col(STRETCH)}
+UNSETTLED = Flag.WARMING | Flag.SETTLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Study:
     kept: what is written twice in an expression is computed twice. ``memory`` is the number of bars
     after which what came before no longer shows in the digits of a value: what has to be read
     before a window, and how long a value that starts elsewhere, as on the feed's chart, may differ.
+    ``age`` is how many of them a stretch has had by each bar.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Study:
     warm_up: int
     memory: int
     start: Start = Start.MEMORY
+    age: pl.Expr = ROW
     steps: Mapping[str, pl.Expr] = field(default_factory=dict)
     unit: Unit = Unit.PRICE
     suffix: str = ""  # of its columns, where one study is asked for with several parameters
@@ -125,9 +130,14 @@ def ema(length: int = 20) -> Study:
 
 
 def rsi(length: int = 14) -> Study:
-    """Return Wilder's relative strength index, 0 to 100; 100 where nothing was ever lost."""
+    """Return Wilder's relative strength index, 0 to 100; 100 where nothing was ever lost.
+
+    It ages only while the close moves: where it stands still, gain and loss fade alike and their
+    ratio stays what it was.
+    """
     _check(length=length)
     change = CLOSE.diff()
+    age = pl.when(change != 0).then(ROW).forward_fill().fill_null(0)
     steps = {
         "gain": _wilder(change.clip(lower_bound=0), length, skip=1),
         "loss": _wilder((-change).clip(lower_bound=0), length, skip=1),
@@ -136,8 +146,9 @@ def rsi(length: int = 14) -> Study:
     value = pl.when(loss == 0).then(100.0).otherwise(100.0 - 100.0 / (1.0 + gain / loss))
     memory = _fading(1 / length, length + 1)
     plots = {"rsi": value}
+    parameters = {"length": length}
     return Study(
-        "rsi", {"length": length}, plots, length + 1, memory, steps=steps, unit=Unit.PERCENT
+        "rsi", parameters, plots, length + 1, memory, age=age, steps=steps, unit=Unit.PERCENT
     )
 
 
@@ -188,7 +199,7 @@ def vwap() -> Study:
     """
     typical = (HIGH + LOW + CLOSE) / 3
     value = (typical * VOLUME).cum_sum() / VOLUME.cum_sum()
-    known = DAY_IS_WHOLE & _volumes_are_known() & value.is_finite()
+    known = DAY_IS_WHOLE & ~VOLUME_IS_UNKNOWN.cum_max() & value.is_finite()
     plots = {"vwap": pl.when(known).then(value)}
     return Study("vwap", {}, plots, warm_up=1, memory=1, start=Start.DAY)
 
@@ -196,11 +207,17 @@ def vwap() -> Study:
 def obv() -> Study:
     """Return on-balance volume, counted from the first bar of the stretch.
 
-    Null after a bar of unknown volume.
+    Null at a bar of unknown volume, and counted from zero after it.
     """
-    signed = pl.when(CLOSE.shift(1).is_null()).then(VOLUME).otherwise(CLOSE.diff().sign() * VOLUME)
-    plots = {"obv": pl.when(_volumes_are_known()).then(signed.cum_sum())}
-    return Study("obv", {}, plots, warm_up=1, memory=1, start=Start.STRETCH, unit=Unit.VOLUME)
+    volume = pl.when(~VOLUME_IS_UNKNOWN).then(VOLUME).otherwise(0.0)
+    signed = pl.when(CLOSE.shift(1).is_null()).then(volume).otherwise(CLOSE.diff().sign() * volume)
+    total = pl.col("total")
+    before = pl.when(VOLUME_IS_UNKNOWN).then(total).forward_fill().fill_null(0.0)
+    steps = {"total": signed.cum_sum()}
+    plots = {"obv": pl.when(~VOLUME_IS_UNKNOWN).then(total - before)}
+    return Study(
+        "obv", {}, plots, warm_up=1, memory=1, start=Start.STRETCH, steps=steps, unit=Unit.VOLUME
+    )
 
 
 STUDIES: Mapping[str, Callable[..., Study]] = {
@@ -215,9 +232,36 @@ STUDIES: Mapping[str, Callable[..., Study]] = {
 }
 
 
+def remembered(before: pl.DataFrame, studies: Iterable[Study]) -> bool:
+    """Tell whether bars (of one symbol, with stretches) hold all that shows in values after them.
+
+    They do if their last stretch began among them, or is as old as the studies remember.
+    """
+    last = before.filter(pl.col(STRETCH) == pl.col(STRETCH).last())
+    if last.height < before.height:
+        return True
+    return all(
+        not last.is_empty() and last.select(study.age.last()).item() >= study.memory
+        for study in studies
+    )
+
+
 def widen(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
-    """Return *bars* (with stretches) and one more column a plot, named after the plot."""
-    return pl.concat([bars, *(_plots(bars, study) for study in studies)], how="horizontal")
+    """Return *bars* (with stretches) and one more column a plot, named after the plot.
+
+    A bar is flagged ``WARMING`` or ``SETTLING`` where a value beside it is; OBV, which never
+    settles, does not count.
+    """
+    plots = [(study, _plots(bars, study)) for study in studies]
+    flags = bars["flags"]
+    for study, values in plots:
+        if study.start is not Start.STRETCH:
+            judged = _judged(bars, study, values)
+            for column in values.columns:
+                flags = flags | (judged[column] & UNSETTLED.value)
+    return pl.concat(
+        [bars.with_columns(flags=flags), *(values for _, values in plots)], how="horizontal"
+    )
 
 
 def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
@@ -227,30 +271,20 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     study is not warm; it is flagged ``SETTLING`` where it still shows at which bar it began, as
     OBV always does.
     """
-    numbered = bars.select(
-        *("exchange", "symbol", "open_time", "flags"),
-        bars_seen=pl.int_range(1, pl.len() + 1).over("symbol", STRETCH),
-        day_is_whole=DAY_IS_WHOLE,
-        **{
-            f"unknown_since_{start.value}": VOLUME.is_null().cum_max().over("symbol", within)
-            for start, within in WITHIN.items()
-        },
-    )
     long = [
-        numbered.with_columns(plots[plot].alias("value"))
-        .select(
+        bars.select(
             *("exchange", "symbol", "open_time"),
             pl.lit(study.name).alias("name"),
             pl.lit(study.label).alias("parameters"),
             pl.lit(plot).alias("plot"),
-            "value",
+            values[plot].alias("value"),
             pl.lit(COMPUTED).alias("source"),
-            _flags(study).alias("flags"),
-        )
-        .cast(schemas.INDICATORS)
+            judged[plot].alias("flags"),
+        ).cast(schemas.INDICATORS)
         for study in studies
-        for plots in [_plots(bars, study)]
-        for plot in plots.columns
+        for values in [_plots(bars, study)]
+        for judged in [_judged(bars, study, values)]
+        for plot in values.columns
     ]
     if not long:
         return pl.DataFrame(schema=schemas.INDICATORS)
@@ -264,7 +298,7 @@ def _plots(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
     short ones are grouped, because each cut costs a millisecond. The values are the same.
     """
     frame = bars.select(
-        *("symbol", "open_time", "high", "low", "close", "volume", SEEN_SINCE),
+        *("symbol", "open_time", "high", "low", "close", "volume", "flags", SEEN_SINCE),
         WITHIN[study.start].alias("within"),
     )
     lengths = frame.select(pl.struct("symbol", "within").rle().struct.field("len")).to_series()
@@ -282,28 +316,28 @@ def _plots(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
     return pl.concat(parts, rechunk=True).rename(dict(zip(study.plots, study.columns, strict=True)))
 
 
-def _flags(study: Study) -> pl.Expr:
-    """Return the bar's flags and what is to be said of a value after ``bars_seen`` bars."""
-    bars_seen, missing = pl.col("bars_seen"), pl.col("value").is_null()
-    settled = {
-        Start.MEMORY: bars_seen >= study.memory,
-        Start.DAY: pl.lit(value=True),
-        Start.STRETCH: pl.lit(value=False),
+def _judged(bars: pl.DataFrame, study: Study, values: pl.DataFrame) -> pl.DataFrame:
+    """Return the flags of each of *values*: the bar's, and what is to be said of the value."""
+    within = ("symbol", STRETCH)
+    is_young = study.age.over(within) < study.memory
+    is_cold = ROW.over(within) < study.warm_up
+    no = pl.lit(value=False)
+    cold, unknown, unsettled = {
+        Start.MEMORY: (is_cold, no, is_young),
+        Start.DAY: (~DAY_IS_WHOLE, VOLUME_IS_UNKNOWN.cum_max().over("symbol", SESSION), no),
+        Start.STRETCH: (no, VOLUME_IS_UNKNOWN, ~no),
     }[study.start]
-    warm = pl.col("day_is_whole") if study.start is Start.DAY else bars_seen >= study.warm_up
-    return (
-        pl.when(missing & warm & pl.col(f"unknown_since_{study.start.value}"))
-        .then(pl.col("flags") | int(Flag.VOLUME_UNKNOWN))
-        .when(missing)
-        .then(pl.col("flags") | int(Flag.WARMING))
-        .when(settled)
-        .then("flags")
-        .otherwise(pl.col("flags") | int(Flag.SETTLING))
+    told = bars.select(
+        FLAGS,
+        missing=pl.when(unknown & ~cold)
+        .then(FLAGS | int(Flag.VOLUME_UNKNOWN))
+        .otherwise(FLAGS | int(Flag.WARMING)),
+        known=pl.when(unsettled).then(FLAGS | int(Flag.SETTLING)).otherwise(FLAGS),
     )
-
-
-def _volumes_are_known() -> pl.Expr:
-    return ~VOLUME.is_null().cum_max()
+    return told.select(
+        pl.when(values[plot].is_null()).then("missing").otherwise("known").alias(plot)
+        for plot in values.columns
+    )
 
 
 def _seeded_ema(source: pl.Expr, length: int, *, skip: int) -> pl.Expr:

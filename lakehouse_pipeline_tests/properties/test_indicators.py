@@ -191,6 +191,37 @@ def test_a_stretch_is_what_it_is_alone(bars: list[Bar], gap: int, other: list[Ba
     assert_frame_equal(values.filter(symbol="X:B"), theirs, check_exact=True)
 
 
+@st.composite
+def closes_that_rest(draw: st.DrawFn) -> list[float]:
+    """Return a walk of a few hundred cents that stands still now and then, for long or for ever."""
+    closes = [draw(st.integers(1_000, 100_000))]
+    for _ in range(draw(st.integers(1, 6))):
+        for move in draw(st.lists(st.integers(-300, 300), min_size=1, max_size=60)):
+            closes.append(max(closes[-1] + move, 1))
+        closes += [closes[-1]] * draw(st.integers(0, 150))
+    return [close / 100 for close in closes]
+
+
+@pytest.mark.parametrize("name", ["sma", "ema", "rsi", "macd", "bollinger"])
+@given(closes=closes_that_rest(), start=st.integers(0, 200))
+def test_where_reading_starts_does_not_show_in_a_settled_value(
+    name: str, closes: list[float], start: int
+):
+    study = {"rsi": indicators.rsi(2), "ema": indicators.ema(3)}.get(name, CASES[name][0])
+    frame = frame_of([(close, close, close, 1.0) for close in closes])
+
+    late = compute(with_stretches(frame[start:], NO_GAPS), [study])
+
+    whole = compute(with_stretches(frame, NO_GAPS), [study])
+    settled = late.filter(pl.col("flags") == 0)
+    both = settled.join(whole, on=["open_time", "plot"], how="left", maintain_order="left")
+    # A deviation of equal prices is the root of the last digit; others show theirs only.
+    tolerance = 1e-4 if name == "bollinger" else 1e-8
+    assert_series_equal(
+        both["value"], both["value_right"], check_names=False, rel_tol=1e-9, abs_tol=tolerance
+    )
+
+
 @given(bars=bar_lists(), starts=st.lists(st.integers(0, 60), max_size=20))
 def test_stretches_computed_together_are_what_each_is_alone(bars: list[Bar], starts: list[int]):
     studies = [study for study, _ in CASES.values()]

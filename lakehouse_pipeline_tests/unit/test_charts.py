@@ -28,7 +28,9 @@ def wide(studies) -> pl.DataFrame:
             "open_time": [START + n * MINUTE for n in range(100)],
             **dict.fromkeys(("open", "high", "low", "close"), closes),
             "volume": [1.0] * 100,
-        }
+            "flags": [0] * 100,
+        },
+        schema_overrides={"flags": pl.Int32},
     )
     return widen(as_one_stretch(bars, NO_GAPS), studies)
 

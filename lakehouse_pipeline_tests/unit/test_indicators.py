@@ -298,10 +298,58 @@ def test_after_an_unknown_volume_nothing_is_pretended(name: str) -> None:
     values = indicators.compute(as_one_stretch(bars, NO_GAPS), [STUDIES[name]()])
 
     missing = values["value"].is_null().to_list()
-    # A new day's VWAP knows all of its volume again.
-    assert missing == [False, True, True, name == "obv", name == "obv"]
+    # A new day's VWAP knows all of its volume again; OBV counts anew from the next bar on.
+    assert missing == [False, True, name == "vwap", False, False]
+    assert name == "vwap" or values["value"].to_list() == [1.0, None, 3.0, 7.0, 12.0]
     unknown = values.filter(pl.col("value").is_null())["flags"]
     assert set(unknown) == {int(Flag.VOLUME_UNKNOWN)}
+
+
+@pytest.mark.parametrize("name", ["vwap", "obv"])
+def test_a_longer_bar_with_a_minute_of_unknown_volume_has_an_unknown_volume(name: str) -> None:
+    unknown = OPEN_TIME == START + 7 * MINUTE
+    bars = with_columns_of_bars(minute_bars([1.0 + n for n in range(20)])).with_columns(
+        volume=pl.when(~unknown).then("volume"),
+        flags=pl.when(unknown).then(int(Flag.VOLUME_UNKNOWN)).otherwise("flags").cast(pl.Int32),
+    )
+
+    fives = with_stretches(bars, NO_GAPS, MINUTE, 5 * MINUTE)
+    values = indicators.compute(fives, [STUDIES[name]()])
+
+    assert fives["volume"].null_count() == 0
+    missing = values["value"].is_null().to_list()
+    assert missing == [False, True, name == "vwap", name == "vwap"]
+    assert values["flags"][1] & int(Flag.VOLUME_UNKNOWN)
+
+
+def test_rsi_ages_only_while_the_price_moves() -> None:
+    moving = [100.0 + n % 7 for n in range(40)]
+    bars = minute_bars([*moving, *[103.0] * 600, *[100.0 + n % 5 for n in range(600)]])
+    study = indicators.rsi(14)
+
+    values = indicators.compute(with_stretches(bars, NO_GAPS), [study])
+    late = indicators.compute(with_stretches(bars[25:], NO_GAPS), [study])
+
+    assert abs(values["value"][600] - late["value"][575]) > 0.1
+    settled = late.filter(pl.col("flags") == 0)
+    assert settled["open_time"].to_list() == bars["open_time"][640:].to_list()
+    both = settled.join(values, on="open_time")
+    np.testing.assert_allclose(both["value"], both["value_right"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("ask", "settles"), [(["rsi"], 481), (["rsi", "obv"], 481), (["obv"], 0)])
+def test_wide_bars_say_where_a_value_beside_them_is_not_settled(
+    ask: list[str], settles: int
+) -> None:
+    bars = minute_bars([100.0 + n % 7 for n in range(600)])
+    studies = [STUDIES[name]() for name in ask]
+
+    flags = indicators.widen(with_stretches(bars, NO_GAPS), studies)["flags"]
+
+    assert flags[settles:].to_list() == [0] * (600 - settles)
+    if settles:
+        assert flags[:14].to_list() == [int(Flag.WARMING)] * 14
+        assert flags[14:settles].to_list() == [int(Flag.SETTLING)] * (settles - 14)
 
 
 def test_vwap_speaks_when_its_whole_day_was_seen_and_obv_always_shows_its_start() -> None:
