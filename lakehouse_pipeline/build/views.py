@@ -147,16 +147,21 @@ def _judged(
 def read_dense_bars(
     lake: Lakehouse, symbol: str, *, step: timedelta, window: TimeWindow | None = None
 ) -> pl.DataFrame:
-    """Return a row for every interval from the first bar on, with ``fill_kind`` where none was.
+    """Return a row for every interval from the first bar to the last, with ``fill_kind``.
 
-    Without a window, from the first stored bar to the last.
+    A *window* begins and ends with quiet intervals if a bar stands within a day of them.
     """
-    bars = read_bars(lake, symbol, step=step, window=window)
+    # Whether nothing was traded at its edges, and at what price, is known from bars beyond them.
+    wide = window and TimeWindow(window.start - DAY, window.end + DAY)
+    bars = read_bars(lake, symbol, step=step, window=wide)
     if bars.is_empty():
         return bars.with_columns(fill_kind=pl.lit(None, pl.String))
-    first, last = bars["open_time"][0], bars["open_time"][-1]
-    span = TimeWindow(first, last + step)
-    return dense(bars, read_unseen(lake, symbols=[symbol], window=span), span, step)
+    span = TimeWindow(bars["open_time"][0], bars["open_time"][-1] + step)
+    filled = dense(bars, read_unseen(lake, symbols=[symbol], window=span), span, step)
+    if window is None:
+        return filled
+    asked = (floor(window.start, step), ceil(window.end, step))
+    return filled.filter(pl.col("open_time").is_between(*asked, closed="left"))
 
 
 def read_with_studies(

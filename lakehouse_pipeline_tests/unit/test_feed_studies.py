@@ -20,7 +20,7 @@ BARS = [Bar(row["open_time"].timestamp(), *list(row.values())[1:]) for row in FR
 
 
 def computed(study: indicators.Study, plot: str) -> list[float | None]:
-    bars = FRAME.with_columns(symbol=pl.lit(BTC))
+    bars = FRAME.with_columns(symbol=pl.lit(BTC), flags=pl.lit(0, pl.Int32))
     return indicators.widen(as_one_stretch(bars, pl.DataFrame()), [study])[plot].to_list()
 
 

@@ -285,6 +285,11 @@ def test_a_dense_view_says_why_an_interval_is_empty(lake: Lakehouse) -> None:
     assert kinds[START + 101 * SECOND] == "quiet"
     assert kinds[START + 320 * SECOND] == "gap"
     assert dense.height == (dense["open_time"][-1] - dense["open_time"][0]) / SECOND + 1
+    quiet = [at for at, kind in kinds.items() if kind == "quiet"]
+    for at in quiet:  # also where nothing but it was asked for
+        window = TimeWindow(at, at + SECOND)
+        alone = views.read_dense_bars(lake, SYMBOL, step=SECOND, window=window)
+        assert alone.equals(dense.filter(pl.col("open_time") == at))
 
 
 def test_minutes_go_with_the_seconds_they_were_made_of(lake: Lakehouse):

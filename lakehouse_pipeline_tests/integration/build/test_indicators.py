@@ -338,7 +338,7 @@ def test_minutes_in_which_nothing_was_traded_are_no_gap_for_indicators(lake: Lak
     read = views.read_with_studies(lake, BTC, rsi, step=MINUTE)
     assert read["rsi"].to_list() == ticked.filter(symbol=BTC)["value"].to_list()
     dense = views.read_dense_bars(lake, BTC, step=MINUTE, window=OUTAGE)
-    assert dense["fill_kind"].to_list() == [None, *["quiet", None] * 9]
+    assert dense["fill_kind"].to_list() == [None, "quiet"] * 10
 
 
 def test_an_answer_that_nothing_was_traded_is_seen_by_the_next_tick(lake: Lakehouse):
