@@ -21,7 +21,7 @@ import polars as pl
 
 from .build import views
 from .build.gaps import read_gaps
-from .build.indicators import studies_named
+from .build.indicators import split_names, studies_named
 from .build.upkeep import travel_days, travel_tag
 from .errors import UsageError
 from .lake.lakehouse import Lakehouse
@@ -67,19 +67,30 @@ class Reader:
         *,
         start: Instant | None = None,
         end: Instant | None = None,
-        indicators: Sequence[str] = (),
+        last: str | None = None,
+        indicators: Sequence[str] | str = (),
         carry: bool = False,
     ) -> pl.DataFrame:
         """Return sparse OHLCV bars in time order, with one column a plot of *indicators*.
 
-        An indicator is named as in ``rsi``, with the parameters of ``exchanges.yaml`` or the usual
-        ones, or as in ``rsi:7`` with its own. After a gap it is null until it is warm again, VWAP
-        until the next UTC day, and OBV counts anew; with *carry* they go on.
+        With *last*, such as ``2h``, they are the newest of that span. An indicator is named as in
+        ``rsi``, with the parameters of ``exchanges.yaml`` or the usual ones, or as in ``rsi:7``
+        with its own. After a gap it is null until it is warm again, VWAP until the next UTC day,
+        and OBV counts anew; with *carry* they go on. Beside indicators stands ``stretch``, the
+        number of gaps before the bar.
         """
         step = views.parse_interval(interval)
         name = views.resolve_symbol(symbol, self.symbols())
-        window = _window(start, end)
-        studies = studies_named(indicators, self._indicators)
+        if last is not None and (start is not None or end is not None):
+            raise UsageError("last excludes start and end.", mend="Give one or the other.")
+        span = None if last is None else views.parse_span(last)
+        window = (
+            _window(start, end)
+            if span is None
+            else views.newest_window(self._lake, name, step, span)
+        )
+        names = split_names(indicators) if isinstance(indicators, str) else indicators
+        studies = studies_named(names, self._indicators)
         if studies:
             stretch = as_one_stretch if carry else with_stretches
             return views.read_with_studies(

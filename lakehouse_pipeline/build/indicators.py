@@ -69,7 +69,8 @@ def studies_named(names: Iterable[str], chosen: Parameters) -> list[Study]:
     Raises:
         SettingsError: if a name or parameter is unknown or cannot be.
     """
-    return [_named(name, chosen) for name in dict.fromkeys(map(_plain, names))]
+    named = [_named(name, chosen) for name in map(_plain, names)]
+    return [*{(study.name, study.suffix): study for study in named}.values()]
 
 
 def split_names(text: str) -> list[str]:
@@ -99,7 +100,10 @@ def _named(text: str, chosen: Parameters) -> Study:
         raise SettingsError(
             f"Indicator {text!r}: its parameters are numbers.", mend=mend
         ) from error
-    return replace(study_of(name, given), suffix=f"_{'_'.join(values)}")
+    study = study_of(name, given)
+    # A whole number is the same however it was written.
+    shown = [str(int(v) if float(v).is_integer() else v) for v in study.parameters.values()]
+    return replace(study, suffix="_" + "_".join(shown[: len(values)]))
 
 
 def _unknown(text: str) -> SettingsError:

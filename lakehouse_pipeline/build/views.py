@@ -104,6 +104,21 @@ def newest_bar(lake: Lakehouse, symbol: str, step: timedelta) -> datetime | None
     return newest
 
 
+def newest_window(
+    lake: Lakehouse, symbol: str, step: timedelta, span: timedelta
+) -> TimeWindow | None:
+    """Return the last *span* of bars of *step*: as many as fit into it, if there are so many.
+
+    It is counted back from the end of the newest, so it also works on replayed days. None if there
+    is no bar.
+    """
+    newest = newest_bar(lake, symbol, step)
+    if newest is None:
+        return None
+    end = floor(newest, step) + step
+    return TimeWindow(end - min(span, end - EPOCH), end)
+
+
 def read_bars(
     lake: Lakehouse, symbol: str, *, step: timedelta, window: TimeWindow | None = None
 ) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from lakehouse_pipeline.errors import StateDirectoryError, UsageError
 from lakehouse_pipeline.lake.catalog import CATALOG_FILE
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.indicators import Study
-from lakehouse_pipeline.market.windows import TimeWindow, floor
+from lakehouse_pipeline.market.windows import TimeWindow
 from lakehouse_pipeline.settings import load_settings
 
 
@@ -100,7 +100,7 @@ class BarsAsked:
 
     def newest(self, count: int) -> TimeWindow | None:
         """Return the time of the newest *count* intervals."""
-        return _newest(self.lake, self.symbol, self.step, count * self.step)
+        return views.newest_window(self.lake, self.symbol, self.step, count * self.step)
 
 
 def ask_for_bars(
@@ -126,20 +126,8 @@ def ask_for_bars(
     lake = open_to_read()
     name = views.resolve_symbol(symbol, views.recorded_symbols(lake))
     if span is not None:
-        window = _newest(lake, name, step, span)
+        window = views.newest_window(lake, name, step, span)
     return BarsAsked(lake, name, step, window, studies)
-
-
-def _newest(lake: Lakehouse, symbol: str, step: timedelta, span: timedelta) -> TimeWindow | None:
-    """Return the last *span* of bars of *step*: as many as fit into it, if there are so many.
-
-    It is counted back from the end of the newest, so it also works on replayed days.
-    """
-    newest = views.newest_bar(lake, symbol, step)
-    if newest is None:
-        return None
-    end = floor(newest, step) + step
-    return TimeWindow(end - min(span, end - START_OF_TIME), END_OF_TIME)
 
 
 START_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)

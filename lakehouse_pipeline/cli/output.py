@@ -32,9 +32,17 @@ class Format(StrEnum):
 
 
 def write(
-    frame: pl.DataFrame, form: Format, *, title: str = "", shown: pl.DataFrame | None = None
+    frame: pl.DataFrame,
+    form: Format,
+    *,
+    title: str = "",
+    shown: pl.DataFrame | None = None,
+    nothing: str = "nothing yet",
 ) -> None:
-    """Write *frame* to standard output in *form*; people are given what is *shown* instead."""
+    """Write *frame* to standard output in *form*; people are given what is *shown* instead.
+
+    They are told *nothing* of a frame without rows.
+    """
     if form is Format.csv:
         sys.stdout.write(iso_times(frame).write_csv())
     elif form is Format.json:
@@ -43,7 +51,7 @@ def write(
     elif form is Format.parquet:
         frame.write_parquet(sys.stdout.buffer)
     else:
-        _write_table(frame if shown is None else shown, title)
+        _write_table(frame if shown is None else shown, title, nothing)
 
 
 def iso_times(frame: pl.DataFrame) -> pl.DataFrame:
@@ -55,9 +63,9 @@ def iso_times(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _write_table(frame: pl.DataFrame, title: str) -> None:
+def _write_table(frame: pl.DataFrame, title: str, nothing: str) -> None:
     if frame.is_empty():
-        print(f"{title}: nothing yet.")  # noqa: T201  # the command's own voice
+        print(f"{title}: {nothing}.")  # noqa: T201  # the command's own voice
         return
     filled = frame.select(name for name in frame.columns if frame[name].null_count() < frame.height)
     width = get_terminal_size().columns if sys.stdout.isatty() else PAGE_WIDTH

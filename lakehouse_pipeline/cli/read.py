@@ -83,6 +83,8 @@ def bars(
     from .people import to_read
 
     asked = ask_for_bars(symbol, interval, start=start, end=end, last=last, with_=with_)
+    if carry and not asked.studies:
+        raise UsageError("--carry needs --with.", mend="Say which indicators it is to carry.")
     if dense and asked.studies:
         raise UsageError("--dense excludes --with.", mend="Indicators stand on observed bars.")
     is_cut = asked.window is None and form is Format.table
@@ -153,7 +155,8 @@ def gaps(
     lake = open_to_read()
     names = [views.resolve_symbol(symbol, views.recorded_symbols(lake))] if symbol else None
     frame = read_gaps(lake, symbols=names, window=window_between(start, end))
-    write(frame, form, title="gaps", shown=frame.drop(DETAIL_OF_GAPS))
+    nothing = "none in the ledger, which is written each hour and by `lakehouse build`"
+    write(frame, form, title="gaps", shown=frame.drop(DETAIL_OF_GAPS), nothing=nothing)
 
 
 def tables(form: Form = Format.table) -> None:

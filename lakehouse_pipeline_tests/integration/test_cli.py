@@ -194,6 +194,23 @@ def test_a_table_shows_what_was_asked_for_in_words(built: Path, run: Callable[..
     assert built.exists()
 
 
+def test_a_ledger_without_a_gap_says_when_it_is_written(built: Path, run: Callable[..., str]):
+    said = run("gaps", SYMBOL, "--from", "2001-01-01", "--to", "2001-01-02")
+
+    assert said == (
+        "gaps: none in the ledger, which is written each hour and by `lakehouse build`.\n"
+    )
+    assert built.exists()
+
+
+def test_what_would_be_ignored_is_refused(built: Path, attempt) -> None:
+    result = attempt("bars", SYMBOL, "--carry")
+
+    assert result.returncode == 2
+    assert "--carry needs --with." in result.stderr
+    assert built.exists()
+
+
 def test_a_chart_that_cannot_be_written_is_one_line(built: Path, attempt, tmp_path: Path) -> None:
     assert built.exists()
     out = tmp_path / "absent" / "chart.html"

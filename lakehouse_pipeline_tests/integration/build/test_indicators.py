@@ -21,7 +21,7 @@ from lakehouse_pipeline.build.indicators import (
     studies_of,
     tick_indicators,
 )
-from lakehouse_pipeline.errors import SettingsError
+from lakehouse_pipeline.errors import SettingsError, UsageError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market import schemas
@@ -394,6 +394,12 @@ def test_a_reader_has_the_parameters_of_the_settings_or_its_own(lake: Lakehouse)
     assert {"rsi_7", "macd_5_35_5", "signal_5_35_5", "histogram_5_35_5"} <= set(wide.columns)
     assert wide["rsi"][0] is not None  # warm since the outage
     assert wide["macd_5_35_5"][0] is None
+    twice = reader.bars(BTC, indicators="rsi:7, rsi:7.0,bollinger:20:2", last="2h")
+    assert twice.columns[-4:] == ["rsi_7", "middle_20_2", "upper_20_2", "lower_20_2"]
+    assert twice["rsi_7"].to_list() == wide["rsi_7"].tail(120).to_list()
+    assert twice.equals(reader.bars(BTC, indicators=["rsi:7", "bollinger:20:2"], last="2h"))
+    with pytest.raises(UsageError, match="last excludes start"):
+        reader.bars(BTC, last="2h", start=SECOND_DAY)
     assert other["rsi_7"].null_count() == 0
 
 
