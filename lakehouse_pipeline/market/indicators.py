@@ -63,6 +63,8 @@ class Unit(StrEnum):
 
 WITHIN = {Start.MEMORY: pl.col(STRETCH), Start.DAY: SESSION, Start.STRETCH: pl.col(STRETCH)}
 UNSETTLED = Flag.WARMING | Flag.SETTLING
+MISSING = "flags_if_missing"
+KNOWN = "flags_if_known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,16 +254,14 @@ def widen(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
     A bar is flagged ``WARMING`` or ``SETTLING`` where a value beside it is; OBV, which never
     settles, does not count.
     """
-    plots = [(study, _plots(bars, study)) for study in studies]
-    flags = bars["flags"]
-    for study, values in plots:
+    flags, columns = bars["flags"], []
+    for study in studies:
+        told = _told(bars, study)
+        columns.append(told.select(study.columns))
         if study.start is not Start.STRETCH:
-            judged = _judged(bars, study, values)
-            for column in values.columns:
-                flags = flags | (judged[column] & UNSETTLED.value)
-    return pl.concat(
-        [bars.with_columns(flags=flags), *(values for _, values in plots)], how="horizontal"
-    )
+            of_plots = told.select(_flags(plot) & UNSETTLED.value for plot in study.columns)
+            flags = flags | of_plots.fold(lambda one, other: one | other)
+    return pl.concat([bars.with_columns(flags=flags), *columns], how="horizontal")
 
 
 def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
@@ -277,22 +277,23 @@ def compute(bars: pl.DataFrame, studies: Iterable[Study]) -> pl.DataFrame:
             pl.lit(study.name).alias("name"),
             pl.lit(study.label).alias("parameters"),
             pl.lit(plot).alias("plot"),
-            values[plot].alias("value"),
+            told[plot].alias("value"),
             pl.lit(COMPUTED).alias("source"),
-            judged[plot].alias("flags"),
+            told.select(_flags(plot))[plot].alias("flags"),
         ).cast(schemas.INDICATORS)
         for study in studies
-        for values in [_plots(bars, study)]
-        for judged in [_judged(bars, study, values)]
-        for plot in values.columns
+        for told in [_told(bars, study)]
+        for plot in study.columns
     ]
     if not long:
         return pl.DataFrame(schema=schemas.INDICATORS)
     return pl.concat(long).sort("symbol", "open_time", "name", "parameters", "plot")
 
 
-def _plots(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
-    """Return the columns of *study*, each computed within its stretch or its day.
+def _told(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
+    """Return the columns of *study*, each computed within its stretch or its day, and two of flags.
+
+    ``MISSING`` holds those of a bar whose value is null, ``KNOWN`` those of one that has a value.
 
     These stand one after the other: a long one is cut out, which costs half of grouping by it, and
     short ones are grouped, because each cut costs a millisecond. The values are the same.
@@ -302,42 +303,45 @@ def _plots(bars: pl.DataFrame, study: Study) -> pl.DataFrame:
         WITHIN[study.start].alias("within"),
     )
     lengths = frame.select(pl.struct("symbol", "within").rle().struct.field("len")).to_series()
+    told = ((MISSING, _when_missing(study)), (KNOWN, _when_known(study)))
     parts, offset = [], 0
     for are_short, group in groupby(lengths, lambda length: length <= SHORT):
         for rows in [sum(group)] if are_short else group:
             part = frame.slice(offset, rows)
-            for name, plot in (*study.steps.items(), *study.plots.items()):
+            for name, plot in (*study.steps.items(), *study.plots.items(), *told):
                 value = plot.over("symbol", "within") if are_short else plot
                 part = part.with_columns(value.alias(name))
-            parts.append(part.select(*study.plots))
+            parts.append(part.select(*study.plots, MISSING, KNOWN))
             offset += rows
     if not parts:
-        return pl.DataFrame(schema=dict.fromkeys(study.columns, pl.Float64))
+        empty = dict.fromkeys(study.columns, pl.Float64)
+        return pl.DataFrame(schema={**empty, MISSING: pl.Int32, KNOWN: pl.Int32})
     return pl.concat(parts, rechunk=True).rename(dict(zip(study.plots, study.columns, strict=True)))
 
 
-def _judged(bars: pl.DataFrame, study: Study, values: pl.DataFrame) -> pl.DataFrame:
-    """Return the flags of each of *values*: the bar's, and what is to be said of the value."""
-    within = ("symbol", STRETCH)
-    is_young = study.age.over(within) < study.memory
-    is_cold = ROW.over(within) < study.warm_up
-    no = pl.lit(value=False)
-    cold, unknown, unsettled = {
-        Start.MEMORY: (is_cold, no, is_young),
-        Start.DAY: (~DAY_IS_WHOLE, VOLUME_IS_UNKNOWN.cum_max().over("symbol", SESSION), no),
-        Start.STRETCH: (no, VOLUME_IS_UNKNOWN, ~no),
+def _when_missing(study: Study) -> pl.Expr:
+    """Return the flags of a bar where a plot of *study* is null."""
+    because_of_volume = {
+        Start.MEMORY: pl.lit(value=False),
+        Start.DAY: DAY_IS_WHOLE & VOLUME_IS_UNKNOWN.cum_max(),
+        Start.STRETCH: VOLUME_IS_UNKNOWN,
     }[study.start]
-    told = bars.select(
-        FLAGS,
-        missing=pl.when(unknown & ~cold)
-        .then(FLAGS | int(Flag.VOLUME_UNKNOWN))
-        .otherwise(FLAGS | int(Flag.WARMING)),
-        known=pl.when(unsettled).then(FLAGS | int(Flag.SETTLING)).otherwise(FLAGS),
-    )
-    return told.select(
-        pl.when(values[plot].is_null()).then("missing").otherwise("known").alias(plot)
-        for plot in values.columns
-    )
+    cause = pl.when(because_of_volume).then(Flag.VOLUME_UNKNOWN.value).otherwise(Flag.WARMING.value)
+    return (FLAGS | cause).cast(pl.Int32)
+
+
+def _when_known(study: Study) -> pl.Expr:
+    """Return the flags of a bar where *study* has values."""
+    shows_its_start = {
+        Start.MEMORY: study.age < study.memory,
+        Start.DAY: pl.lit(value=False),
+        Start.STRETCH: pl.lit(value=True),
+    }[study.start]
+    return (FLAGS | pl.when(shows_its_start).then(Flag.SETTLING.value).otherwise(0)).cast(pl.Int32)
+
+
+def _flags(plot: str) -> pl.Expr:
+    return pl.when(pl.col(plot).is_null()).then(MISSING).otherwise(KNOWN).alias(plot)
 
 
 def _seeded_ema(source: pl.Expr, length: int, *, skip: int) -> pl.Expr:
