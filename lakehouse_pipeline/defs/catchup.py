@@ -41,15 +41,21 @@ def build_catch_up(exchanges: Sequence[str], state_dir: Path) -> dg.SensorDefini
     return catch_up
 
 
-def ask(found: Mapping[str, due.Stretch], *, today: date) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one run of each exchange that is behind, its oldest days first.
+def ask(
+    found: Mapping[str, Sequence[due.Stretch]], *, today: date
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a run of each stretch that is behind: one that fails holds up no other.
 
     A run that did not help is asked for again on the next day only, or when more has landed.
     """
     if not found:
         return dg.SkipReason("Every finished day has read all there is of it.")
     return dg.SensorResult(
-        run_requests=[request(exchange, stretch, today) for exchange, stretch in found.items()]
+        run_requests=[
+            request(exchange, stretch, today)
+            for exchange, behind in found.items()
+            for stretch in behind
+        ]
     )
 
 

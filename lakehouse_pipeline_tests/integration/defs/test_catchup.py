@@ -134,6 +134,25 @@ def test_a_look_in_a_process_of_its_own_finds_the_same(recorded, lake, settings)
         look_apart(exchanges, now=now)
 
 
+def test_a_look_that_takes_too_long_says_so(settings):
+    with pytest.raises(EnvironmentFault, match=r"not found within 0\.05 s"):
+        look_apart(list(settings.exchanges), now=WEEK_LATER, patience=0.05)
+
+
+def test_a_run_that_fails_holds_up_no_other_days():
+    days = [date(2026, 1, day) for day in (5, 6, 20)]
+    behind = {"OKX": list(stretches(Due(day, "why", 7) for day in days))}
+
+    found = ask(behind, today=date(2026, 2, 1))
+
+    assert isinstance(found, dg.SensorResult)
+    keys = [request.run_key for request in found.run_requests]
+    assert keys == [
+        "OKX 2026-01-05 to 2026-01-06 at 7, 2026-02-01",
+        "OKX 2026-01-20 to 2026-01-20 at 7, 2026-02-01",
+    ]
+
+
 def test_a_run_takes_neighboring_days_and_not_too_many():
     days = [date(2026, 1, 12) + later * DAY for later in (*range(10), 16, 18, 19)]
     due = [Due(day, "why", number) for number, day in enumerate(days)]
