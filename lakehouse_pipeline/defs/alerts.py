@@ -1,8 +1,8 @@
 """Whoever should know that a run failed is told: in the log, and in a file and by webhook if set.
 
 One line: which run, of which partitions, why, and the page that says what to do. No secret is in
-it. Telling is best effort: a webhook that hangs or fails is left alone for a minute, and the log
-has the line in any case.
+it. Telling is best effort: a webhook that hangs or fails is left alone for a minute, and is told of
+the same trouble once an hour; the log and the file have each line in any case.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .partitions import RANGE_END, RANGE_START
 
 PATIENCE = 10.0  # seconds for a webhook, headers and body together
 REST = 60.0  # seconds without another try after it failed
+NEWS_AGAIN = 3600.0  # seconds after which what was told is told again: a tick may fail each minute
 CAUSE_LENGTH = 500
 
 
@@ -118,6 +119,12 @@ def write(file: Path, facts: Mapping[str, str]) -> None:
         say("alert_not_written", {"file": str(file), "problem": str(error)})
 
 
+def kind_of(facts: Mapping[str, str]) -> str:
+    """Return what *facts* share with those of another run that failed for the same reason."""
+    told = [facts[name] for name in ("job", "partition", "cause")]
+    return re.sub(r"\d+", "#", " ".join(told))
+
+
 class Webhook:
     """Posts JSON to *url*, whose ``text`` is what chat services show."""
 
@@ -125,10 +132,13 @@ class Webhook:
         self._url = url
         self._patience = patience
         self._rest_until = 0.0
+        self._told: dict[str, float] = {}
 
     def send(self, facts: Mapping[str, str]) -> bool:
         """Return whether it was accepted; never raise, never take longer than the patience."""
-        if time.monotonic() < self._rest_until:
+        now, trouble = time.monotonic(), kind_of(facts)
+        self._told = {kind: at for kind, at in self._told.items() if now - at < NEWS_AGAIN}
+        if now < self._rest_until or trouble in self._told:
             return False
         outcome: list[str] = []
         # In a thread: a server that drips a byte a second never runs into a socket's timeout.
@@ -139,6 +149,8 @@ class Webhook:
         if problem:
             self._rest_until = time.monotonic() + REST
             say("webhook_failed", {"problem": redact(problem, [self._url])})
+        else:
+            self._told[trouble] = now
         return not problem
 
     def _post(self, facts: Mapping[str, str], outcome: list[str]) -> None:

@@ -65,7 +65,9 @@ def look_apart(
     """
     command = [sys.executable, "-m", __name__, now.isoformat(), *exchanges]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)  # noqa: S603  # our own command
+        done = subprocess.run(  # noqa: S603  # our own command
+            command, capture_output=True, text=True, timeout=patience, check=False
+        )
     except subprocess.TimeoutExpired as slow:
         raise EnvironmentFault(
             f"Days that fell behind were not found within {patience:g} s.",

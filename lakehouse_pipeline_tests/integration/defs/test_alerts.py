@@ -57,6 +57,10 @@ def server():
         made.server_close()
 
 
+def failed(cause: str, *, partition: str = "2026-01-05|OKX") -> dict[str, str]:
+    return {"job": "build_today", "partition": partition, "cause": cause}
+
+
 @pytest.fixture
 def told(settings, instance, tmp_path):
     """``told(webhook=…)``: what the real sensor tells of a real run that failed."""
@@ -115,15 +119,31 @@ def test_a_webhook_that_fails_breaks_nothing_and_is_left_alone_for_a_while(told,
 
     assert len(told(url)) == 1
     webhook = Webhook(url)
-    assert [webhook.send({"text": "a"}), webhook.send({"text": "b"})] == [False, False]
-    assert [sent["text"] for sent in received[1:]] == ["a"]
+    assert [webhook.send(failed("a")), webhook.send(failed("b"))] == [False, False]
+    assert [sent["cause"] for sent in received[1:]] == ["a"]
+
+
+def test_the_same_trouble_is_posted_once_an_hour(server):
+    url, received = server()
+    webhook = Webhook(url)
+
+    webhook.send(failed("s3-17.parquet is missing, 4 tries", partition="2026-01-05|OKX"))
+    webhook.send(failed("s3-18.parquet is missing, 9 tries", partition="2026-01-06|OKX"))
+    webhook.send(failed("s3-18.parquet is missing, 9 tries", partition="2026-01-06|BYBIT"))
+    webhook.send(failed("the disk is full", partition="2026-01-06|OKX"))
+
+    assert [(sent["partition"][-3:], sent["cause"][:8]) for sent in received] == [
+        ("OKX", "s3-17.pa"),
+        ("BIT", "s3-18.pa"),
+        ("OKX", "the disk"),
+    ]
 
 
 def test_a_webhook_that_drips_costs_no_more_than_the_patience(server):
     url, _ = server(drip=True)
     began = time.monotonic()
 
-    assert not Webhook(url, patience=0.3).send({"text": "a"})
+    assert not Webhook(url, patience=0.3).send(failed("a"))
 
     assert time.monotonic() - began < 5 * PATIENCE
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from lakehouse_pipeline.defs.partitions import RANGE_END, RANGE_START, range_tags
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
 
 NOON = datetime(2026, 1, 5, 12, 34, tzinfo=UTC)
@@ -21,7 +24,7 @@ def instance(tmp_path):
 
 @pytest.fixture
 def evaluate(defs, instance):
-    def ask(job: str, at: datetime = NOON) -> dg.RunRequest | dg.SkipReason:
+    def ask(job: str, at: datetime = NOON) -> list[dg.RunRequest] | dg.SkipReason:
         context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at)
         return defs.resolve_schedule_def(f"{job}_schedule")(context)
 
@@ -30,9 +33,10 @@ def evaluate(defs, instance):
 
 @pytest.fixture
 def committed(settings):
-    status = WorkerStatus.begin("OKX", "w", "r")
-    status.last_commit_at = datetime.now(UTC)
-    write_status(settings.resolved().state_dir, status)
+    for exchange in ("BINANCE", "OKX"):
+        status = WorkerStatus.begin(exchange, f"w {exchange}", f"r {exchange}")
+        status.last_commit_at = datetime.now(UTC)
+        write_status(settings.resolved().state_dir, status)
 
 
 def bounds(request: dg.RunRequest) -> tuple[str, str]:
@@ -42,7 +46,7 @@ def bounds(request: dg.RunRequest) -> tuple[str, str]:
 
 @pytest.mark.usefixtures("committed")
 def test_a_tick_is_one_run_of_all_exchanges_today(evaluate):
-    asked = evaluate("build_today")
+    (asked,) = evaluate("build_today")
 
     assert bounds(asked) == ("2026-01-05|BINANCE", "2026-01-05|OKX")
     assert asked.run_key == "2026-01-05T12:34"
@@ -51,7 +55,7 @@ def test_a_tick_is_one_run_of_all_exchanges_today(evaluate):
 
 @pytest.mark.usefixtures("committed")
 def test_a_tick_after_midnight_takes_yesterdays_end_along(evaluate):
-    asked = evaluate("build_today", datetime(2026, 1, 6, 0, 3, tzinfo=UTC))
+    (asked,) = evaluate("build_today", datetime(2026, 1, 6, 0, 3, tzinfo=UTC))
 
     assert bounds(asked) == ("2026-01-05|BINANCE", "2026-01-06|OKX")
 
@@ -71,14 +75,108 @@ def test_a_tick_is_skipped_before_anything_was_committed(evaluate):
 @pytest.mark.usefixtures("committed")
 def test_a_tick_is_skipped_if_nothing_was_committed_since_the_last(evaluate, recorded, run):
     recorded(minutes=1)
-    done = run("build_today", partition_key="2026-01-05|BINANCE")
+    done = run("build_today", tags=range_tags(NOON.date(), NOON.date(), ["BINANCE", "OKX"]))
 
     said = evaluate("build_today").skip_message
     assert said == f"Nothing was committed since run {done.run_id[:8]}."
 
 
+@pytest.fixture
+def ended(defs, instance):
+    """``ended("FAILURE", "OKX")``: a tick of those exchanges, and how Dagster says it stands."""
+
+    def create(status: str, *exchanges: str) -> dg.DagsterRun:
+        return instance.create_run_for_job(
+            defs.resolve_job_def("build_today"),
+            tags=range_tags(NOON.date(), NOON.date(), exchanges),
+            status=dg.DagsterRunStatus[status],
+        )
+
+    return create
+
+
+@pytest.mark.usefixtures("committed")
+def test_after_a_failure_each_exchange_has_its_own_run(evaluate, ended):
+    ended("FAILURE", "BINANCE", "OKX")
+
+    asked = evaluate("build_today")
+
+    assert [(bounds(request), request.run_key) for request in asked] == [
+        (("2026-01-05|BINANCE", "2026-01-05|BINANCE"), "2026-01-05T12:34 BINANCE"),
+        (("2026-01-05|OKX", "2026-01-05|OKX"), "2026-01-05T12:34 OKX"),
+    ]
+
+
+@pytest.mark.usefixtures("committed")
+def test_exchanges_share_a_run_again_once_each_has_succeeded(evaluate, ended):
+    ended("FAILURE", "BINANCE", "OKX")
+    ended("SUCCESS", "BINANCE")
+    ended("FAILURE", "OKX")
+    assert len(evaluate("repair")) == 1  # another job's failures are its own
+    assert len(evaluate("build_today")) == 2
+
+    ended("SUCCESS", "OKX")
+
+    (asked,) = evaluate("build_today")
+    assert bounds(asked) == ("2026-01-05|BINANCE", "2026-01-05|OKX")
+
+
+@pytest.mark.usefixtures("committed")
+def test_an_exchange_whose_run_hangs_holds_up_no_other(evaluate, ended):
+    ended("FAILURE", "BINANCE", "OKX")
+    ended("STARTED", "OKX")
+
+    (asked,) = evaluate("build_today")
+
+    assert bounds(asked) == ("2026-01-05|BINANCE", "2026-01-05|BINANCE")
+
+
+def test_an_exchange_without_commits_is_left_out_when_apart(evaluate, ended, settings):
+    ended("FAILURE", "BINANCE", "OKX")
+    status = WorkerStatus.begin("OKX", "w", "r")
+    status.last_commit_at = datetime.now(UTC)
+    write_status(settings.resolved().state_dir, status)
+
+    (asked,) = evaluate("build_today")
+
+    assert bounds(asked) == ("2026-01-05|OKX", "2026-01-05|OKX")
+
+
+def test_maintenance_waits_for_its_own_run_and_goes_on_after_a_failure(evaluate, instance, defs):
+    job = defs.resolve_job_def("seal_and_compact")
+    tables = {RANGE_START: "raw.quotes", RANGE_END: "market.symbols"}
+    instance.create_run_for_job(job, tags=tables, status=dg.DagsterRunStatus.FAILURE)
+    (asked,) = evaluate("seal_and_compact")
+    assert dict(asked.tags).items() >= tables.items()
+
+    run = instance.create_run_for_job(job, tags=tables)
+
+    said = evaluate("seal_and_compact").skip_message
+    assert said == f"Run {run.run_id[:8]} of seal_and_compact is not finished yet."
+
+
+@pytest.mark.usefixtures("committed")
+def test_a_damaged_exchange_leaves_the_others_their_bars(evaluate, run, recorded, lake):
+    script = recorded()
+    okx = {"exchange": pl.lit("OKX"), "writer_id": pl.lit("okx")}
+    lake.append("raw.coverage", script.coverage.with_columns(**okx))
+    lake.append("raw.quotes", script.quotes.with_columns(**okx, symbol=pl.lit("OKX:BTCUSDT")))
+    newest = lake.files("raw.quotes").sort("sequence").row(-1, named=True)
+    Path(newest["path"]).unlink()
+    (together,) = evaluate("build_today")
+    assert not run("build_today", tags=dict(together.tags)).success
+
+    results = {
+        request.run_key[-3:]: run("build_today", tags=dict(request.tags)).success
+        for request in evaluate("build_today")
+    }
+
+    assert results == {"NCE": True, "OKX": False}
+    assert lake.scan("market.bars_1m").collect()["symbol"].unique().to_list() == ["BINANCE:BTCUSDT"]
+
+
 def test_the_days_that_end_are_finalized_and_those_judged_too_early(evaluate):
-    asked = evaluate("finalize_yesterday", datetime(2026, 1, 6, 0, 20, tzinfo=UTC))
+    (asked,) = evaluate("finalize_yesterday", datetime(2026, 1, 6, 0, 20, tzinfo=UTC))
 
     assert bounds(asked) == ("2026-01-02|BINANCE", "2026-01-05|OKX")
 
