@@ -80,7 +80,7 @@ class Inputs:
         rows = self._lake.scan(
             QUOTES, exchange=self._exchange, window=self.wide, symbols=self._symbols
         )
-        return rows.select(COLUMNS).collect()
+        return in_one_piece(rows.select(COLUMNS).collect().get_columns())
 
     def _judge(self) -> pl.DataFrame:
         return judge(self._lake, self._exchange, self._day, quotes=self.quotes())
@@ -89,6 +89,17 @@ class Inputs:
         if window is None:
             return self._lake.scan(COVERAGE, exchange=self._exchange).collect()
         return read_coverage(self._lake, self._exchange, window)
+
+
+def in_one_piece(columns: list[pl.Series]) -> pl.DataFrame:
+    """Return *columns*, which are given up, each as one array.
+
+    Each kernel that looks at a column as an array would make it so by itself. One after the other:
+    so there are never two of all.
+    """
+    for number, column in enumerate(columns):
+        columns[number] = column.rechunk()
+    return pl.DataFrame(columns)
 
 
 def read_coverage(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.DataFrame:

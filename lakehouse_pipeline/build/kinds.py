@@ -44,12 +44,13 @@ def judge(
     """
     if quotes is None:
         quotes = _read(lake, exchange, day, back=0, symbols=symbols)
-    verdicts = detect_kinds(_received_by_the_end(quotes, day))
+    end = TimeWindow.of_day(day).end
+    verdicts = detect_kinds(quotes, until=end)
     for back in EARLIER:
         undecided = verdicts.filter(counter_kind=CounterKind.UNKNOWN)["symbol"].to_list()
         if not undecided:
             break
-        more = detect_kinds(_read(lake, exchange, day, back=back, symbols=undecided))
+        more = detect_kinds(_read(lake, exchange, day, back=back, symbols=undecided), until=end)
         verdicts = pl.concat([verdicts.filter(~pl.col("symbol").is_in(undecided)), more])
     return verdicts.sort("symbol")
 
@@ -82,8 +83,4 @@ def _read(
     wide = TimeWindow(window.start - back * DAY - HOUR, window.end + HOUR)
     names = tuple(symbols) if symbols is not None else None
     rows = lake.scan(QUOTES, exchange=exchange, window=wide, symbols=names).select(COUNTER_COLUMNS)
-    return _received_by_the_end(rows.collect(), day)
-
-
-def _received_by_the_end(quotes: pl.DataFrame, day: date) -> pl.DataFrame:
-    return quotes.filter(pl.col("received_at") < TimeWindow.of_day(day).end)
+    return rows.collect()

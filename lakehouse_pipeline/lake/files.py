@@ -28,6 +28,8 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.typedef import Record
 
+from lakehouse_pipeline.market.arrays import in_order
+
 from .tables import TableSpec
 
 MICROSECONDS_AN_HOUR = 3_600_000_000
@@ -59,17 +61,16 @@ def write_files(
     """
     keys = partition_keys(table, spec_id)
     names = [key.meta.output_name() for key in keys]
-    rows = conform(frame, spec).with_columns(keys).sort(*names, *spec.order, maintain_order=True)
+    rows = in_order(conform(frame, spec).with_columns(keys), *names, *spec.order)
     parts = rows.group_by(names, maintain_order=True).len().rows()
     writer = _Writer(table, spec_id)
-    whole = writer.to_arrow(rows)
-    pieces: list[tuple[pa.Table, tuple[object, ...]]] = []
+    pieces: list[tuple[pl.DataFrame, tuple[object, ...]]] = []
     offset = 0
     for *values, length in parts:
         count = 1 if max_rows is None else -(-length // max_rows)
         edges = [offset + length * piece // count for piece in range(count + 1)]
         for start, end in itertools.pairwise(edges):
-            pieces.append((whole.slice(start, end - start), tuple(values)))
+            pieces.append((rows.slice(start, end - start), tuple(values)))
         offset += length
     if len(pieces) == 1:
         return [writer.write(*pieces[0])]
@@ -109,11 +110,11 @@ class _Writer:
         # Numbers hardly repeat: a dictionary of them makes a day of bars slower and larger.
         self._texts = [field.name for field in self._arrow if pa.types.is_large_string(field.type)]
 
-    def to_arrow(self, rows: pl.DataFrame) -> pa.Table:
+    def _to_arrow(self, rows: pl.DataFrame) -> pa.Table:
         # The cast brings field IDs, and refuses a null in a required column.
         return rows.select(self._schema.column_names).to_arrow().cast(self._arrow)
 
-    def write(self, rows: pa.Table, values: Sequence[object]) -> DataFile:
+    def write(self, rows: pl.DataFrame, values: Sequence[object]) -> DataFile:
         """Write the rows of the partition *values* as one file."""
         record = Record(*values)
         folder = self._partitioning.partition_to_path(record, self._schema)
@@ -129,7 +130,7 @@ class _Writer:
             )
             with writer:
                 limit = int(self._properties["write.parquet.row-group-limit"])
-                writer.write_table(rows, row_group_size=limit)
+                writer.write_table(self._to_arrow(rows), row_group_size=limit)
         statistics = data_file_statistics_from_parquet_metadata(
             writer.writer.metadata, self._statistics, self._columns
         )

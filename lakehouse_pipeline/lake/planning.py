@@ -54,6 +54,11 @@ class DataFileInfo:
     def is_hot(self) -> bool:
         return self.spec_id == HOT
 
+    def begins(self) -> tuple[bool, str, datetime]:
+        """Return what files are put in order by: sealed ones first, by symbol and time."""
+        symbol = "" if self.is_hot or self.symbols is None else self.symbols[0]
+        return self.is_hot, symbol, EPOCH if self.times is None else self.times[0]
+
     def may_hold(self, selection: Selection) -> bool:
         """Tell whether a row of this file can be selected."""
         # The window first: it rules out most files of a table of many days.

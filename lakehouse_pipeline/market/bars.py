@@ -25,6 +25,7 @@ from lakehouse_pipeline.market.arrays import (
     changes,
     codes,
     floats,
+    in_order,
     microsecond,
     microseconds,
     text_changes,
@@ -120,15 +121,17 @@ def build_bars(
         closed = intervals.filter(open_time >= window.start, open_time + step <= cutoff)
         return _as_bars(closed, watermark)
 
-    portions = _portions(select_line(quotes, coverage), kinds)
-    if not portions:
+    parts = portions(select_line(quotes, coverage), kinds)
+    if not parts:
         return BARS.to_frame()
-    with ThreadPoolExecutor(min(len(portions), pl.thread_pool_size())) as threads:
-        bars = pl.concat(threads.map(build, portions))
+    with ThreadPoolExecutor(min(len(parts), pl.thread_pool_size())) as threads:
+        bars = pl.concat(threads.map(build, parts))
     return with_coverage(bars, coverage, step)
 
 
-def _portions(rows: pl.DataFrame, kinds: Mapping[str, CounterKind]) -> list[pl.DataFrame]:
+def portions(
+    rows: pl.DataFrame, kinds: Mapping[str, CounterKind] = ALL_SESSION
+) -> list[pl.DataFrame]:
     """Return *rows*, which are by symbol, in portions of whole symbols with counters of one sort.
 
     A portion is one or two hundred thousand rows, so that a core works in its own cache.
@@ -169,7 +172,8 @@ def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
     ``state`` theirs; ``with_coverage`` and ``rolled`` state both for the whole interval.
     """
     count = pl.col("^.*_updates$", "observed_seconds")
-    rows = bars.sort("symbol", "open_time").with_columns(pl.col("open_time").dt.truncate(step))
+    rows = in_order(bars, "symbol", "open_time")
+    rows = rows.with_columns(pl.col("open_time").dt.truncate(step))
     begins = changes(codes(rows["symbol"]), microseconds(rows["open_time"]))
     number = np.cumsum(begins) - 1
     interval = pl.Series("interval", number).set_sorted()  # so that its rows are not hashed

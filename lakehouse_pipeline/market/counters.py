@@ -13,13 +13,14 @@ that does not fit any kind is followed and not summed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import numpy as np
 import polars as pl
 
 from lakehouse_pipeline.market.arrays import DAY_US, SECOND_US, Bools, Ints, bools, changes, codes
 from lakehouse_pipeline.market.arrays import microseconds as us
-from lakehouse_pipeline.market.bars import with_coverage
+from lakehouse_pipeline.market.bars import portions, with_coverage
 from lakehouse_pipeline.market.decimals import lots_per_unit
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import RECEIVED, Kind, canonical, numbered, showing_counter
@@ -48,13 +49,18 @@ VERDICTS = pl.Schema(
 )
 
 
-def detect_kinds(quotes: pl.DataFrame) -> pl.DataFrame:
+def detect_kinds(quotes: pl.DataFrame, *, until: datetime | None = None) -> pl.DataFrame:
     """Return one row a symbol that showed its counter, in VERDICTS schema.
 
-    *quotes*: best a day around a UTC midnight; a few busy minutes tell a rolling window. Kind
-    ``unknown`` means that too little was seen, or that it fits none.
+    *quotes*: best a day around a UTC midnight; a few busy minutes tell a rolling window. Those
+    received from *until* on are left out. Kind ``unknown`` means that too little was seen, or that
+    it fits none.
     """
-    tally = _tally(_in_time(_showing(canonical(quotes.select(COUNTER_COLUMNS)))))
+    rows = canonical(quotes.select(COUNTER_COLUMNS))
+    # In portions, so that what is left of the rows is never there as a whole once more.
+    tally = pl.concat(
+        [_tally(_in_time(_showing(part, until))) for part in portions(rows)] or [_tally(rows)]
+    )
     steps, falls, resets = pl.col("steps"), pl.col("falls"), pl.col("resets")
     at_boundary, midnights = pl.col("at_boundary"), pl.col("midnights")
     falls_often = (falls >= _FALLS) & (falls * 20 > steps)
@@ -94,11 +100,14 @@ def detect_kinds(quotes: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _showing(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the *rows* that show a counter's value that can be."""
+def _showing(rows: pl.DataFrame, until: datetime | None) -> pl.DataFrame:
+    """Return the *rows* that show a counter's value that can be, as far as they are needed."""
     value = rows["cumulative_volume"]
     shown = pl.Series(showing_counter(rows["changed"], numbered(rows["kind"])))
-    return rows.filter(shown & value.is_between(0, LARGEST))
+    shown &= value.is_between(0, LARGEST)
+    if until is not None:
+        shown &= rows["received_at"] < until
+    return rows.drop("changed", "event_time").filter(shown)
 
 
 def _in_time(rows: pl.DataFrame) -> pl.DataFrame:

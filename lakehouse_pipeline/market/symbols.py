@@ -10,8 +10,10 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 
+from lakehouse_pipeline.market.arrays import text_changes
 from lakehouse_pipeline.market.counters import VERDICTS
 from lakehouse_pipeline.market.coverage import Mark, runs
 from lakehouse_pipeline.market.quotes import RECEIVED
@@ -91,9 +93,13 @@ def _begun(quotes: pl.DataFrame, coverage: pl.DataFrame, day: TimeWindow) -> pl.
 def _modes(quotes: pl.DataFrame) -> pl.DataFrame:
     """Return when each symbol's update mode became another."""
     mode = pl.col("update_mode")
-    told = quotes.select(*RECEIVED, mode).drop_nulls("update_mode")
-    first = told.group_by("symbol").agg(
-        mode.first(), at=pl.col("received_at").min(), varies=(mode != mode.first()).any()
+    told = quotes.select(*RECEIVED, mode)
+    if told["update_mode"].has_nulls():
+        told = told.drop_nulls("update_mode")
+    first = (
+        _runs(told)
+        .group_by("symbol")
+        .agg(mode.first(), at=pl.col("at").min(), varies=mode.n_unique() > 1)
     )
     # Whose mode was always the same, as nearly everyone's, need not be put in order.
     varying = told.filter(pl.col("symbol").is_in(first.filter("varies")["symbol"].to_list()))
@@ -105,6 +111,19 @@ def _modes(quotes: pl.DataFrame) -> pl.DataFrame:
         ],
         how="diagonal",
     )
+
+
+def _runs(told: pl.DataFrame) -> pl.DataFrame:
+    """Return symbol, mode and first receipt of each run of rows that have both in common.
+
+    In sealed order there are hardly more runs than symbols, and nothing has to be hashed.
+    """
+    if told.is_empty():
+        return told.select("symbol", "update_mode", at="received_at")
+    edges = np.union1d(text_changes(told["symbol"]), text_changes(told["update_mode"]))
+    received = told["received_at"].to_physical().to_numpy()
+    at = pl.Series("at", np.minimum.reduceat(received, edges)).cast(UTC_TIME)
+    return told.select("symbol", "update_mode")[edges].with_columns(at)
 
 
 def _descriptions(coverage: pl.DataFrame) -> pl.DataFrame:
