@@ -15,6 +15,7 @@ from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import quality
 from lakehouse_pipeline.market.bars import Source, build_bars, roll_up, with_coverage
 from lakehouse_pipeline.market.counters import as_kinds
+from lakehouse_pipeline.market.coverage import paused
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import canonical, observes_price
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor
@@ -137,7 +138,8 @@ def volume_is_conserved(lake: Lakehouse, exchange: str, window: TimeWindow) -> P
     bars = lake.scan(BARS_1S, exchange=exchange, window=closed).collect()
     gaps = lake.scan(GAPS, exchange=exchange, window=closed).collect()
     over = gaps.filter(pl.col("end") <= closed.end)
-    return Proof(bars.height, quality.unconserved_volume(bars, over))
+    pauses = paused(read_coverage(lake, exchange, closed))
+    return Proof(bars.height, quality.unconserved_volume(bars, over, pauses))
 
 
 def built_part(lake: Lakehouse, exchange: str, window: TimeWindow) -> TimeWindow | None:

@@ -70,13 +70,13 @@ def covered(coverage: pl.DataFrame, symbol: str, window: TimeWindow) -> list[Tim
 
 def covered_windows(coverage: pl.DataFrame) -> dict[str, list[TimeWindow]]:
     """Return every symbol's covered windows in event time, disjoint and in order."""
-    frames_ended = {
-        window.end for windows in session_windows(coverage).values() for window in windows
-    }
+    # What happened a moment before came after the last frame, or among what was shed.
+    unheard = {window.end for windows in session_windows(coverage).values() for window in windows}
+    unheard |= set(coverage.filter(pl.col("kind") == Mark.SHED)["start"].to_list())
     result = {}
     for symbol, windows in runs(coverage).items():
         edges = (
-            (window.start, window.end - LATENESS if window.end in frames_ended else window.end)
+            (window.start, window.end - LATENESS if window.end in unheard else window.end)
             for window in windows
             if window.length > _INSTANT
         )

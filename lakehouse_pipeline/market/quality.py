@@ -6,13 +6,15 @@ proof. Add statements about stored rows here; what a check does about them belon
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntFlag
 
 import polars as pl
 
 from lakehouse_pipeline.market.decimals import exact_sum
-from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.market.schemas import UTC_TIME
+from lakehouse_pipeline.market.windows import SECOND, TimeWindow, floor
 
 
 class Flag(IntFlag):
@@ -36,6 +38,8 @@ class Flag(IntFlag):
 
 KEY = ["symbol", "open_time"]
 WHY = "broken"  # the column that says how a row breaks a statement
+SINCE = "wanted_since"  # when the symbol was wanted again; null before its first pause
+NO_PAUSES: Mapping[str, Sequence[TimeWindow]] = {}
 
 
 def ohlc_violations(bars: pl.DataFrame) -> pl.DataFrame:
@@ -110,43 +114,57 @@ def disagreements(stored: pl.DataFrame, rebuilt: pl.DataFrame) -> pl.DataFrame:
     ).sort(KEY)
 
 
-def unconserved_volume(bars: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
+def unconserved_volume(
+    bars: pl.DataFrame, gaps: pl.DataFrame, pauses: Mapping[str, Sequence[TimeWindow]] = NO_PAUSES
+) -> pl.DataFrame:
     """Return the symbols for which bars and gaps do not add up to what the counter did.
 
-    *bars* and *gaps* are those of one UTC day. One row a symbol: ``counted`` from the lowest level
-    known to the highest, ``booked`` in bars, ``missed`` in gaps, ``residual`` what is left. Only a
-    state restored while the symbol was seen, or between two sessions' counters, may leave any.
-    A symbol whose counter is followed and not summed has no total to compare with.
+    *bars* and *gaps* are those of one UTC day. One row a symbol, and stretch between its *pauses*,
+    in which nobody wanted it (see ``coverage.paused``): ``counted`` from the lowest level known to
+    the highest, ``booked`` in bars, ``missed`` in gaps, ``residual`` what is left. Only a state
+    restored while the symbol was seen, or between two sessions' counters, may leave any. A symbol
+    whose counter is followed and not summed has no total to compare with.
     """
     followed = bars.filter(pl.col("volume").is_null() & pl.col("counter_start").is_not_null())
     bars = bars.join(followed, on="symbol", how="anti")
     gaps = gaps.join(followed, on="symbol", how="anti")
+    of_bars, of_gaps = _since(pauses, "open_time"), _since(pauses, "start")
     levels = pl.concat(
         [
-            bars.select("symbol", start="counter_start", end="counter_end"),
-            gaps.select("symbol", start="counter_before", end="counter_after"),
+            bars.select("symbol", of_bars, start="counter_start", end="counter_end"),
+            gaps.select("symbol", of_gaps, start="counter_before", end="counter_after"),
         ]
     )
     added = pl.concat(
         [
-            bars.select("symbol", booked="volume", missed=pl.lit(None, pl.Float64)),
-            gaps.select("symbol", booked=pl.lit(None, pl.Float64), missed="missed_volume"),
+            bars.select("symbol", of_bars, booked="volume", missed=pl.lit(None, pl.Float64)),
+            gaps.select("symbol", of_gaps, booked=pl.lit(None, pl.Float64), missed="missed_volume"),
         ]
     )
     known = (
-        levels.group_by("symbol")
+        levels.group_by("symbol", SINCE)
         .agg(pl.col("start").min(), pl.col("end").max())
         .with_columns(counted=pl.col("end") - pl.col("start"))
     )
-    sums = added.group_by("symbol").agg(exact_sum("booked"), exact_sum("missed"))
+    sums = added.group_by("symbol", SINCE).agg(exact_sum("booked"), exact_sum("missed"))
     residual = pl.col("counted") - pl.col("booked").fill_null(0) - pl.col("missed").fill_null(0)
     # The levels are decimals too: what is left of their difference below 1e-9 is binary noise.
     return (
-        known.join(sums, on="symbol")
+        known.join(sums, on=["symbol", SINCE], nulls_equal=True)
         .with_columns(residual=residual.round(9))
         .filter(pl.col("residual") != 0)
-        .sort("symbol")
+        .sort("symbol", SINCE)
     )
+
+
+def _since(pauses: Mapping[str, Sequence[TimeWindow]], time: str) -> pl.Expr:
+    """Return the end of the symbol's last pause before *time*; null before the first."""
+    since = pl.lit(None, UTC_TIME)
+    for symbol, found in pauses.items():
+        for pause in sorted(found):
+            is_after = (pl.col("symbol") == symbol) & (pl.col(time) >= floor(pause.end, SECOND))
+            since = pl.when(is_after).then(pl.lit(pause.end, UTC_TIME)).otherwise(since)
+    return since.alias(SINCE)
 
 
 def _broken(rows: pl.DataFrame, statements: dict[str, pl.Expr]) -> pl.DataFrame:

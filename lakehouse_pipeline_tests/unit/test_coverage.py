@@ -72,14 +72,30 @@ def test_the_hole_between_two_sessions_starts_lateness_before_the_last_frame():
     assert seen(script) == [(0, 15), (30, 55)]
 
 
-def test_unsubscribed_and_shed_windows_end_sharply():
+def test_before_a_shed_window_lateness_is_not_covered():
+    """A trade of the second before may have come among what was shed."""
     script = subscribed(Script().session("s1", alive=(0, 60)), 0)
-    script.mark(Mark.SHED, "s1", 10, 12).mark(Mark.STALLED, "s1", 20, 25, symbol=SYMBOL)
+    script.mark(Mark.SHED, "s1", 10, 12).mark(Mark.SHED, "s1", 14, 15)
+
+    assert seen(script) == [(0, 5), (15, 55)]
+
+
+def test_what_another_session_saw_meanwhile_is_covered():
+    script = subscribed(Script().session("s1", alive=(0, 60)), 0)
+    subscribed(script.session("s2", alive=(5, 40)), 6, "s2")
+    script.mark(Mark.SHED, "s1", 10, 12)
+
+    assert seen(script) == [(0, 55)]
+
+
+def test_unsubscribed_and_stalled_windows_end_sharply():
+    script = subscribed(Script().session("s1", alive=(0, 60)), 0)
+    script.mark(Mark.STALLED, "s1", 20, 25, symbol=SYMBOL)
     script.mark(Mark.STALLED, "s1", 40, 50, symbol="BINANCE:OTHER")
     script.mark(Mark.SUBSCRIBED, "s1", 25, symbol=SYMBOL)  # its data came again
     script.mark(Mark.UNSUBSCRIBED, "s1", 30, symbol=SYMBOL)
 
-    assert seen(script) == [(0, 10), (12, 20), (25, 30)]
+    assert seen(script) == [(0, 20), (25, 30)]
 
 
 @pytest.mark.parametrize("kind", [Mark.STALLED, Mark.REFUSED])

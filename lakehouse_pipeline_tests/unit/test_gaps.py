@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from lakehouse_pipeline.market.bars import build_bars_1s
 from lakehouse_pipeline.market.coverage import Ending, Mark
 from lakehouse_pipeline.market.gaps import Cause, find_gaps
 from lakehouse_pipeline.market.schemas import COVERAGE, GAPS, QUOTES
@@ -90,7 +91,29 @@ def test_shed_and_stalled_windows_are_gaps_of_their_own():
     gaps = ledger(script)
 
     assert gaps["cause"].to_list() == [Cause.BACKPRESSURE_DROP, Cause.SYMBOL_STALLED]
-    assert gaps["start"].to_list() == [script.time(10), script.time(50)]
+    assert gaps["start"].to_list() == [script.time(5), script.time(50)]
+
+
+@pytest.mark.parametrize("windows", [[(20, 23)], [(20, 23), (26, 27), (40, 41)]])
+def test_what_was_shed_is_missed_volume_once(windows: list[tuple[int, int]]):
+    script = Script().session("s1", alive=(0, 100))
+    script.snapshot(0.5, last_price=1.0, cumulative_volume=100.0, trade=-9)
+    for second in range(1, 90):
+        if not any(start <= second + 0.4 < end for start, end in windows):
+            script.trade(second + 0.4, 1.0, 100.0 + second)
+    for start, end in windows:
+        script.mark(Mark.SHED, "s1", start, end)
+
+    gaps = ledger(script)
+    bars = build_bars_1s(script.quotes, script.coverage, window(0, 90), script.time(95))
+
+    assert set(gaps["cause"]) == {Cause.BACKPRESSURE_DROP}
+    assert bars["volume"].sum() + gaps["missed_volume"].sum() == 89.0
+    for start, end in windows:
+        unseen = bars.filter(
+            pl.col("open_time").is_between(script.time(start - 5), script.time(end - 1))
+        )
+        assert unseen["covered_seconds"].sum() == 0.0
 
 
 def test_before_the_first_data_and_after_unsubscribing_nothing_is_missed():

@@ -7,11 +7,12 @@ import pytest
 
 from lakehouse_pipeline.market import quality
 from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
+from lakehouse_pipeline.market.coverage import Mark, paused
 from lakehouse_pipeline.market.gaps import find_gaps
 from lakehouse_pipeline.market.quality import WHY, Flag
 from lakehouse_pipeline.market.schemas import BARS
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND
-from lakehouse_pipeline_tests.scripted import START, Script, window
+from lakehouse_pipeline_tests.scripted import START, SYMBOL, Script, window
 
 HOUR = window(0, 3600)
 FAR = START + DAY
@@ -111,6 +112,27 @@ def test_volume_that_went_missing_is_found(script: Script, bars: pl.DataFrame):
 
     assert found.height == 1
     assert found["residual"].item() == found["booked"].item()
+
+
+def test_what_was_traded_while_nobody_wanted_the_symbol_is_nobody_s_loss():
+    """A symbol taken off exchanges.yaml and put back the same day: its counter went on."""
+    script = Script().session("s1", alive=(0, 3700))
+    script.snapshot(0.5, last_price=99.0, cumulative_volume=100.0, trade=-60)
+    script.trade(20.5, 99.0, 110.0)
+    script.mark(Mark.UNSUBSCRIBED, "s1", 30, symbol=SYMBOL)
+    script.snapshot(60.25, last_price=99.5, cumulative_volume=150.0, trade=55)
+    script.trade(70.5, 99.0, 161.0)
+    bars = build_bars_1s(script.quotes, script.coverage, HOUR, FAR)
+    gaps = find_gaps(script.quotes, script.coverage, HOUR, FAR)
+
+    pauses = paused(script.coverage)
+    lost = bars.with_columns(volume=pl.col("volume") - 1)
+
+    assert bars["volume"].to_list() == [10.0, 11.0]
+    assert gaps.is_empty()
+    assert quality.unconserved_volume(bars, gaps, pauses).is_empty()
+    assert quality.unconserved_volume(lost, gaps, pauses)["residual"].to_list() == [1.0, 1.0]
+    assert quality.unconserved_volume(bars, gaps)["residual"].to_list() == [40.0]
 
 
 def test_flags_are_distinct_bits():
