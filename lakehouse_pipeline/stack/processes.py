@@ -33,6 +33,7 @@ class Child:
         self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str]
     ) -> None:
         self.name = name
+        self.command = command
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_BYTES:
@@ -74,6 +75,10 @@ class Child:
         code = self.exit_code
         how = f"was ended by signal {-code}" if code and code < 0 else f"ended with code {code}"
         return EnvironmentFault(f"The {self.name} {how}{last}.", mend=f"Its log is {self.log}.")
+
+    def again(self, env: Mapping[str, str]) -> Child:
+        """Start the same command once more."""
+        return Child(self.name, self.command, log=self.log, env=env)
 
     def stop(self, *, patience: float = 15.0) -> None:
         """Ask the child to end, insist after *patience* seconds, and end what it left behind."""

@@ -2,8 +2,9 @@
 
 Started: Dagster's gRPC server, then daemon and webserver. Stopped: a drain mark that sensors and
 schedules obey, the runs (each flushes, and we wait until its process has ended), then webserver,
-daemon and gRPC server. Add here what concerns the processes together; one process's handling
-belongs to ``processes``, what Dagster says of itself to ``console``.
+daemon and gRPC server. In between, each of these that ends by itself is started again.
+Add here what concerns the processes together; one process's handling belongs to ``processes``, what
+Dagster says of itself to ``console``.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ from lakehouse_pipeline.settings import Settings
 
 from .console import Console
 from .layout import Layout
-from .processes import Child, choose_port, listens, wait_until
+from .processes import Child, choose_port, end_session, listens, wait_until
+from .restarts import Restarts
 
 log = structlog.get_logger()
 
 PROJECT = Path(__file__).resolve().parents[2]  # where dagster.yaml and workspace.yaml are
+SERVERS = CODE, DAEMON, WEBSERVER = "gRPC server", "daemon", "webserver"
 LOOPBACK = ("127.0.0.1", "localhost")
 START_PATIENCE = 180.0  # seconds; two busy cores need up to 80
 SIGN_OF_LIFE = 10.0  # seconds between lines that say it goes on
@@ -79,6 +82,8 @@ class Stack:
         self._say = say
         self._feed = feed
         self._children: list[Child] = []
+        self._predecessors: list[Process] = []  # of servers that were started again
+        self._restarts = {name: Restarts() for name in SERVERS}
         self.drained = True  # whether every run ended by itself; rows of a killed one are spooled
 
     @property
@@ -133,13 +138,41 @@ class Stack:
         self._stop()
 
     def start(self, name: str, command: Sequence[str]) -> Child:
-        """Start another child, to be stopped after all that were started later."""
+        """Start another child, to be stopped before all that were started earlier."""
         log_file = self.layout.logs / f"{name.lower().replace(' ', '_')}.log"
         child = Child(name, command, log=log_file, env=self.environment)
         self._children.append(child)
         self._write_state()
         log.debug("process_started", name=name, pid=child.process.pid)
         return child
+
+    def keep_alive(self) -> None:
+        """Start each of Dagster's servers again that ended by itself; call it now and then.
+
+        Streams record without them, and must not end because a page has used up the memory.
+
+        Raises:
+            EnvironmentFault: one has ended too often, or another child has ended.
+        """
+        now = time.monotonic()
+        for place, child in enumerate(self._children):
+            if child.exit_code is None:
+                continue
+            restarts = self._restarts.get(child.name)
+            if restarts is None:
+                raise child.obituary()
+            if restarts.due is None:
+                wait = restarts.ended(now)
+                if wait is None:
+                    raise child.obituary()
+                log.error("server_ended", problem=str(child.obituary()), again_in=wait)
+                self._say(f"{child.obituary()} It is started again in {wait:.0f} s.")
+            elif now >= restarts.due:
+                restarts.due = None
+                # Runs it had launched go on in its session: they end with the stack.
+                self._predecessors.append(child.process)
+                self._children[place] = child.again(self.environment)
+                self._write_state()
 
     def wait_until_well(
         self, what: str, ailments: Callable[[], Sequence[str]], *, patience: float = START_PATIENCE
@@ -173,9 +206,13 @@ class Stack:
                 raise child.obituary()
 
     def watch(self) -> None:
-        """Return when interrupted; raise when a child ends by itself."""
+        """Return when interrupted; until then keep every child alive.
+
+        Raises:
+            EnvironmentFault: as ``keep_alive``.
+        """
         while not self._interrupts.wait(0.5):
-            self.check()
+            self.keep_alive()
 
     def _choose_ports(self) -> None:
         ui, grpc = self.settings.ui, self.settings.grpc
@@ -198,7 +235,7 @@ class Stack:
         ui, grpc = self.settings.ui, self.settings.grpc
         workspace = ["-w", str(PROJECT / "workspace.yaml")]
         self.start(
-            "gRPC server",
+            CODE,
             [*python("dagster", "api", "grpc", "-m", "lakehouse_pipeline.definitions"),
              "-h", grpc.host, "-p", str(grpc.port), "--location-name", "lakehouse"],
         )  # fmt: skip
@@ -209,9 +246,9 @@ class Stack:
         )
         # Its INFO is two lines a sensor every five seconds; the ticks in the UI say the same.
         daemon = python("dagster._daemon", "run", *workspace, "--log-level", "warning")
-        self.start("daemon", daemon)
+        self.start(DAEMON, daemon)
         self.start(
-            "webserver",
+            WEBSERVER,
             [*python("dagster_webserver", *workspace), "-h", ui.host, "-p", str(ui.port),
              *(["--read-only"] if ui.read_only else [])],
         )  # fmt: skip
@@ -257,7 +294,7 @@ class Stack:
     def _stop(self) -> None:
         self.layout.drain_mark.touch()
         try:
-            if any(child.name == "daemon" for child in self._children):
+            if any(child.name == DAEMON for child in self._children):
                 with suppress(OSError):  # whoever listened has gone; the streams must flush anyway
                     self._say("Stopping: streams flush what they hold …")
                 self.drained = drain(self.layout, self.environment)
@@ -266,12 +303,14 @@ class Stack:
                 child = self._children.pop()
                 child.stop()
                 log.debug("process_stopped", name=child.name, exit_code=child.exit_code)
+            for leader in self._predecessors:
+                end_session(leader)
         self.layout.drain_mark.unlink(missing_ok=True)
         self.layout.state_file.unlink(missing_ok=True)
 
     def _write_state(self) -> None:
         children = [child.process for child in self._children]
-        self.layout.write_state(Process.of(os.getpid()), children)
+        self.layout.write_state(Process.of(os.getpid()), [*self._predecessors, *children])
 
 
 def prepare_tables(settings: Settings) -> None:

@@ -76,6 +76,10 @@ class Deployment:
                 start_new_session=True,
             )
         eventually(self._address, timeout=120)
+        self.look()
+
+    def look(self) -> None:
+        """Read which children there are now."""
         _, self.children = Layout(self.state).read_state()
 
     def _address(self) -> str | None:
@@ -140,12 +144,13 @@ class Deployment:
 
     def child(self, words: str) -> psutil.Process:
         """The child whose command line holds *words*."""
-        (found,) = [
-            process
-            for process in map(psutil.Process, (child.pid for child in self.children))
-            if words in " ".join(process.cmdline())
-        ]
+        (found,) = self.children_with(words)
         return found
+
+    def children_with(self, words: str) -> list[psutil.Process]:
+        """The living children whose command line holds *words*."""
+        living = [psutil.Process(child.pid) for child in self.children if child.alive]
+        return [process for process in living if words in " ".join(process.cmdline())]
 
     def kill_everything(self) -> None:
         """As a power cut does it: no process gets a word."""

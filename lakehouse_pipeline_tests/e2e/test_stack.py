@@ -63,6 +63,7 @@ BUILT = (
     *("market.bars_1s", "market.bars_1m", "market.gaps"),
     *("market.indicators_1m", "market.reconciliation"),
 )
+SERVERS = ("dagster api grpc", "dagster._daemon", "dagster_webserver")
 EPOCH = datetime(1970, 1, 2, tzinfo=UTC)
 
 
@@ -207,6 +208,27 @@ def test_new_bars_of_every_exchange_appear_by_schedule(deployment):
     eventually(all_are_newer, timeout=240)
     # The bars are there some seconds before their run has ended: its checks come after them.
     eventually(lambda: "SUCCESS" in statuses(deployment, "build_today"), timeout=90)
+
+
+def test_servers_that_die_are_started_again_and_streams_go_on(deployment):
+    workers_before = {name: deployment.worker(name).process for name in EXCHANGES}
+    before = {words: deployment.child(words).pid for words in SERVERS}
+    for words in SERVERS:
+        deployment.child(words).kill()
+
+    def all_are_back() -> bool:
+        deployment.look()
+        return all(
+            (found := deployment.children_with(words)) and found[0].pid != before[words]
+            for words in SERVERS
+        )
+
+    eventually(all_are_back, timeout=60)
+    eventually(lambda: not deployment.console.ailments(), timeout=120)
+
+    assert {name: deployment.worker(name).process for name in EXCHANGES} == workers_before
+    told = [line for line in deployment.output.splitlines() if "started again" in line]
+    assert len(told) == len(SERVERS), deployment.output
 
 
 def test_after_a_power_cut_streams_are_back_and_no_dead_run_is_believed(deployment):
