@@ -15,7 +15,7 @@ from .assets.catalogue import key
 from .assets.market import Scope
 from .streams import record_quotes
 
-CLASS = "lakehouse/class"  # what a run is: stream, tick, catch-up or batch
+CLASS = "lakehouse/class"  # what a run is: stream, tick, repair, catch-up or batch
 BECAUSE = "lakehouse/because"  # why a sensor asked for a run, in one line
 EXCHANGE = "exchange"
 # A dead run must not block its schedule: past this many seconds the daemon ends it.
@@ -87,7 +87,7 @@ def asset_jobs() -> Sequence[Any]:
             selection=dg.AssetSelection.assets(
                 key("market.gaps"), key("market.history_1m"), key("market.reconciliation")
             ),
-            tags={CLASS: "batch", MAX_RUNTIME: "3000"},
+            tags={CLASS: "repair", MAX_RUNTIME: "3000"},
             description="Look for gaps once more, fetch official minutes for them and for finished "
             "days while the feed still has them, then say what is filled, what is lost and how far "
             "bars agree.",
