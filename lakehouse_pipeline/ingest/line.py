@@ -42,12 +42,17 @@ class Line:
         self.row[_ROW.index("session_id")] = session_id
         self.cadence = Cadence()
         self.description = Description()
-        self.awaited = True  # no data since it was subscribed, or since it stalled
+        self.awaited = True  # no data since it was subscribed, stalled or was refused
         self.last_data = 0
         self.moment = 0  # the last data the cadence has learnt of
         self.restoring = True
         self.has_price = False
         self.refused = False
+
+    def await_again(self) -> None:
+        """Take the next data for a first load, with which coverage begins anew."""
+        self.awaited = self.restoring = True
+        self.has_price = False
 
     def merge(self, values: Mapping[str, Any], at: int) -> list[Any]:
         """Take in an update, its times in microseconds, and return its row."""

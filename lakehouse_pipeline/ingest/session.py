@@ -123,8 +123,7 @@ class SessionRecorder:
                 continue
             if at - since <= SHORTEST or line.awaited or not line.cadence.exceeded(at - since):
                 continue
-            line.awaited = True
-            line.restoring, line.has_price = True, False
+            line.await_again()
             names.append(name)
             entries.append(mark(self.session_id, Mark.STALLED, since, at, symbol=name))
         return names, entries
@@ -195,6 +194,7 @@ class SessionRecorder:
         if line.refused:
             return
         line.refused = True
+        line.await_again()
         why = event.errmsg or event.status
         entries.append(mark(self.session_id, Mark.REFUSED, at, at, symbol=event.name, reason=why))
         entries.append(self._reject(at, "symbol_refused", event))

@@ -185,6 +185,19 @@ def test_an_unknown_symbol_is_marked_once_and_the_others_go_on():
     assert len(quotes(entries)) == 1
 
 
+def test_a_symbol_refused_for_a_while_is_seen_again_from_its_next_data_on():
+    session = restored()
+
+    gone = session.receive([update({}, status="error")], NOW + 10 * SECOND)
+    back = session.receive([update(FULL), QuoteCompleted("qs", BTC)], NOW + 20 * SECOND)
+    again = session.receive([update({}, status="error")], NOW + 30 * SECOND)
+
+    assert marks(gone) == [("refused", BTC, 10 * SECOND, 10 * SECOND, "no_such_symbol")]
+    assert marks(back) == [("subscribed", BTC, 20 * SECOND, 20 * SECOND, None)]
+    assert [row["kind"] for row in quotes(back)] == ["restore"]
+    assert marks(again) == [("refused", BTC, 30 * SECOND, 30 * SECOND, "no_such_symbol")]
+
+
 def test_malformed_and_unknown_messages_are_kept_with_their_reason():
     entries = recorder().receive(
         [Malformed(Flaw.JSON, "{" * 10_000 + "\ud800"), Unknown("m", "payload")], NOW
