@@ -203,35 +203,44 @@ def _read_list(
             for manifest in snapshot.manifests(io)
             if manifest.has_added_files() or manifest.has_existing_files()
         ]
-        specs, schema = metadata.specs(), metadata.schema()
+        # Once for all manifests of a spec: it costs more than to read what one of them says.
+        conditions = {
+            spec_id: tuple(_conditions(partitioning, spec, metadata.schema()))
+            for spec_id, partitioning in metadata.specs().items()
+        }
         return tuple(
-            _Manifest(
-                manifest, tuple(_ranges(manifest, specs[manifest.partition_spec_id], spec, schema))
-            )
+            _Manifest(manifest, tuple(_ranges(manifest, conditions[manifest.partition_spec_id])))
             for manifest in manifests
         )
 
 
-def _ranges(
-    manifest: ManifestFile, partitioning: PartitionSpec, spec: TableSpec, schema: Schema
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what the manifest says of its files' partitions, where a selection can ask for it."""
+def _conditions(
+    partitioning: PartitionSpec, spec: TableSpec, schema: Schema
+) -> Iterator[tuple[int, str, IcebergType]]:
+    """Yield the place, the name and the type of partition values that a selection can ask for."""
     kinds = partitioning.partition_type(schema).fields
-    for field, kind, summary in zip(
-        partitioning.fields, kinds, manifest.partitions or (), strict=False
-    ):
+    for place, (field, kind) in enumerate(zip(partitioning.fields, kinds, strict=True)):
         column = schema.find_column_name(field.source_id)
-        if summary.lower_bound is None or summary.upper_bound is None:
-            continue
-        low, high = _bounds(kind.field_type, summary.lower_bound, summary.upper_bound)
         if column in ("exchange", "symbol"):
-            yield column, low, high
+            yield place, column, kind.field_type
         elif column == spec.time_column and isinstance(field.transform, DayTransform):
-            yield "day", low, high
+            yield place, "day", kind.field_type
         elif column == spec.time_column and isinstance(field.transform, HourTransform):
-            yield "hour", low, high
+            yield place, "hour", kind.field_type
         elif column == "received_at" and isinstance(field.transform, HourTransform):
-            yield "hour received", low, high
+            yield place, "hour received", kind.field_type
+
+
+def _ranges(
+    manifest: ManifestFile, conditions: Sequence[tuple[int, str, IcebergType]]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the bounds of each of *conditions* that the manifest tells of its files' partitions."""
+    summaries = manifest.partitions or ()
+    for place, condition, kind in conditions:
+        if place < len(summaries):
+            low, high = summaries[place].lower_bound, summaries[place].upper_bound
+            if low is not None and high is not None:
+                yield condition, *_bounds(kind, low, high)
 
 
 def _read_manifest(
