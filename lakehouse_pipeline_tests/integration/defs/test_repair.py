@@ -112,7 +112,7 @@ def test_each_hour_all_that_the_feed_still_reaches_is_looked_through(defs, tmp_p
     at = START + timedelta(minutes=17)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at)
-        asked = defs.resolve_schedule_def("repair_schedule")(context)
+        (asked,) = defs.resolve_schedule_def("repair_schedule")(context)
 
     assert asked.tags[RANGE_START] == "2026-01-01|BINANCE"
     assert asked.tags[RANGE_END] == "2026-01-05|OKX"

@@ -68,5 +68,6 @@ class ExpiresOnWord(Fault):
     shown: set[str] = field(default_factory=set)
 
     def refuses(self, token: str) -> bool:
-        self.shown.add(token)
+        if token:  # the server may look before the client has shown one
+            self.shown.add(token)
         return token in self.expired
