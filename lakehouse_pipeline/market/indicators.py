@@ -138,11 +138,14 @@ def rsi(length: int = 14) -> Study:
     ratio stays what it was.
     """
     _check(length=length)
-    change = CLOSE.diff()
-    age = pl.when(change != 0).then(ROW).forward_fill().fill_null(0)
+    change = pl.col("change")
+    age = pl.when(CLOSE.diff() != 0).then(ROW).forward_fill().fill_null(0)
     steps = {
-        "gain": _wilder(change.clip(lower_bound=0), length, skip=1),
-        "loss": _wilder((-change).clip(lower_bound=0), length, skip=1),
+        "change": CLOSE.diff(),
+        "rise": change.clip(lower_bound=0),
+        "fall": (-change).clip(lower_bound=0),
+        "gain": _wilder(pl.col("rise"), length, skip=1),
+        "loss": _wilder(pl.col("fall"), length, skip=1),
     }
     gain, loss = pl.col("gain"), pl.col("loss")
     value = pl.when(loss == 0).then(100.0).otherwise(100.0 - 100.0 / (1.0 + gain / loss))
@@ -188,9 +191,10 @@ def atr(length: int = 14) -> Study:
     _check(length=length)
     before = CLOSE.shift(1)
     reach = pl.max_horizontal(HIGH - LOW, (HIGH - before).abs(), (LOW - before).abs())
-    true_range = pl.when(before.is_not_null()).then(reach)
-    plots = {"atr": _wilder(true_range, length, skip=1)}
-    return Study("atr", {"length": length}, plots, length + 1, _fading(1 / length, length + 1))
+    steps = {"true_range": pl.when(before.is_not_null()).then(reach)}
+    plots = {"atr": _wilder(pl.col("true_range"), length, skip=1)}
+    memory = _fading(1 / length, length + 1)
+    return Study("atr", {"length": length}, plots, length + 1, memory, steps=steps)
 
 
 def vwap() -> Study:

@@ -7,11 +7,14 @@ longer step. What is computed within a stretch belongs to ``indicators``.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from itertools import pairwise
 
+import numpy as np
 import polars as pl
 
 from . import schemas
+from .arrays import Ints, in_order, microseconds, text_changes
 from .bars import roll_up
 from .causes import UNSEEN
 from .quality import Flag
@@ -19,7 +22,6 @@ from .windows import MINUTE
 
 STRETCH = "stretch"
 SEEN_SINCE = "seen_since"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BREAKS = pl.Schema({"symbol": pl.String(), "start": schemas.UTC_TIME, "end": schemas.UTC_TIME})
 
 
@@ -33,14 +35,16 @@ def with_stretches(
     from which on nothing was missed up to the bar's end, at the earliest the symbol's first bar.
     With *to* the bars are rolled up to that step.
     """
-    return _assign(bars, _find_breaks(bars, gaps), step, to or step)
+    ordered = in_order(bars, "symbol", "open_time")
+    return _assign(ordered, _find_breaks(ordered, gaps), step, to or step)
 
 
 def as_one_stretch(
     bars: pl.DataFrame, _gaps: pl.DataFrame, step: timedelta = MINUTE, to: timedelta | None = None
 ) -> pl.DataFrame:
     """Return the same with one stretch a symbol, in which nothing is ever missed."""
-    return _assign(bars, pl.DataFrame(schema=BREAKS), step, to or step)
+    ordered = in_order(bars, "symbol", "open_time")
+    return _assign(ordered, pl.DataFrame(schema=BREAKS), step, to or step)
 
 
 def _find_breaks(bars: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
@@ -58,7 +62,8 @@ def _find_breaks(bars: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
             end=pl.min_horizontal("end", pl.col("open_time") + MINUTE),
         )
     )
-    unknown = bars.group_by("symbol").agg(start=pl.lit(EPOCH), end=pl.col("open_time").min())
+    firsts = bars.select("symbol", "open_time")[text_changes(bars["symbol"])]
+    unknown = firsts.select("symbol", start=pl.from_epoch(pl.lit(0)), end="open_time")
     return pl.concat([each.cast(BREAKS) for each in (unknown, missed)])
 
 
@@ -66,31 +71,27 @@ def _assign(
     bars: pl.DataFrame, breaks: pl.DataFrame, step: timedelta, to: timedelta
 ) -> pl.DataFrame:
     """Return *bars* rolled up to *to*, with their place between *breaks*."""
-    rolled = bars if to == step else roll_up(bars, to)
-    ordered = rolled.sort("symbol", "open_time")
-    numbered = breaks.sort("symbol", "start").with_columns(
-        pl.int_range(pl.len()).over("symbol").alias(STRETCH),
-        pl.col("end").cum_max().over("symbol").alias(SEEN_SINCE),
-    )
-    opens, closes = ordered.select("symbol", at="open_time"), pl.col("at") + to
-    return ordered.with_columns(
-        _last_break(opens, numbered, STRETCH).fill_null(0),
+    rolled = bars if to == step else in_order(roll_up(bars, to), "symbol", "open_time")
+    of_symbol = breaks.sort("symbol", "start").partition_by("symbol", as_dict=True)
+    nothing = pl.DataFrame(schema=BREAKS)
+    opens = microseconds(rolled["open_time"])
+    stretch, seen_since = np.zeros_like(opens), np.zeros_like(opens)
+    for begin, end in pairwise([*text_changes(rolled["symbol"]), rolled.height]):
+        known = of_symbol.get((rolled["symbol"][int(begin)],), nothing)
+        starts, at = microseconds(known["start"]), opens[begin:end]
+        # The first of a symbol's breaks is what was before its first bar.
+        stretch[begin:end] = np.maximum(_passed(starts, at) - 1, 0)
         # What began to be missed as the bar ended was not missed in it.
-        _last_break(
-            opens.with_columns(closes - timedelta(microseconds=1)), numbered, SEEN_SINCE
-        ).fill_null(EPOCH),
+        missed = _passed(starts, at + (to // timedelta(microseconds=1) - 1))
+        ends = np.maximum.accumulate(microseconds(known["end"]))
+        seen_since[begin:end] = np.append(0, ends)[missed]
+    # In one piece: a study takes columns out of a frame of many for the price of a copy of it.
+    return rolled.rechunk().with_columns(
+        pl.Series(STRETCH, stretch), pl.Series(SEEN_SINCE, seen_since).cast(schemas.UTC_TIME)
     )
 
 
-def _last_break(instants: pl.DataFrame, breaks: pl.DataFrame, column: str) -> pl.Series:
-    """Return *column* of the last of *breaks* that began by each instant, null before the first."""
-    # The library cannot see that both sides are sorted within each symbol; they are.
-    joined = instants.join_asof(
-        breaks.select("symbol", "start", column),
-        left_on="at",
-        right_on="start",
-        by="symbol",
-        strategy="backward",
-        check_sortedness=False,
-    )
-    return joined[column]
+def _passed(starts: Ints, instants: Ints) -> Ints:
+    """Return how many of *starts* have passed by each of *instants*; both are sorted."""
+    at = np.searchsorted(instants, starts)
+    return np.repeat(np.arange(starts.size + 1), np.diff(at, prepend=0, append=instants.size))
