@@ -14,10 +14,11 @@ import polars as pl
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.progress import Noted, Renewal, at_least
 from lakehouse_pipeline.lake.slices import Slice
-from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
+from lakehouse_pipeline.market.bars import build_bars_1s
 from lakehouse_pipeline.market.counters import as_kinds, compensate, followed
 from lakehouse_pipeline.market.coverage import watermark
 from lakehouse_pipeline.market.merge import merge
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.windows import DAY, MINUTE, TimeWindow, ceil, floor
 
 from .freshness import note

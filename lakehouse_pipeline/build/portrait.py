@@ -9,7 +9,7 @@ import polars as pl
 
 from lakehouse_pipeline import sketches
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
-from lakehouse_pipeline.market import bars as market_bars
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.windows import TimeWindow
 
 from .bars import BARS_1M
@@ -24,7 +24,7 @@ def candles_of_day(lake: Lakehouse, exchange: str, day: TimeWindow) -> str | Non
     bars = lake.scan(BARS_1M, exchange=exchange, window=day).sort("symbol", "open_time").collect()
     if bars.is_empty():
         return None
-    coarse = market_bars.roll_up(bars, sketches.STEP)
+    coarse = roll_up(bars, sketches.STEP)
     gaps = lake.scan(GAPS, exchange=exchange, window=day).collect()
     return sketches.markdown(sketches.candles(coarse, gaps, day), f"candles of {exchange}")
 

@@ -13,11 +13,12 @@ import polars as pl
 
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market import quality
-from lakehouse_pipeline.market.bars import Source, build_bars, roll_up, with_coverage
+from lakehouse_pipeline.market.bars import Source, build_bars, with_coverage
 from lakehouse_pipeline.market.counters import as_kinds
 from lakehouse_pipeline.market.coverage import paused
 from lakehouse_pipeline.market.lines import select_line
 from lakehouse_pipeline.market.quotes import canonical, observes_price
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow, floor
 
 from .bars import BARS_1M, BARS_1S, current_watermark

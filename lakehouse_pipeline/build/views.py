@@ -11,7 +11,6 @@ import polars as pl
 from lakehouse_pipeline.errors import UsageError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.tables import TABLES
-from lakehouse_pipeline.market import bars as market_bars
 from lakehouse_pipeline.market.dense import dense
 from lakehouse_pipeline.market.indicators import (
     Start,
@@ -20,6 +19,7 @@ from lakehouse_pipeline.market.indicators import (
     widen,
 )
 from lakehouse_pipeline.market.rolled import judged
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.stretches import SEEN_SINCE, with_stretches
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, ceil, floor
 
@@ -127,7 +127,7 @@ def read_bars(
     The last may still be forming, and then says so.
     """
     bars, stored = _read_stored(lake, symbol, step=step, window=window)
-    return bars if step == stored else _judged(lake, market_bars.roll_up(bars, step), bars, step)
+    return bars if step == stored else _judged(lake, roll_up(bars, step), bars, step)
 
 
 def _read_stored(

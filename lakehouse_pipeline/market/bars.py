@@ -1,7 +1,7 @@
-"""Quotes to bars: one second from quotes, anything longer from seconds, dense views on request.
+"""Quotes to bars, and dense views on request.
 
-Add here what makes or reshapes a bar. The counter's arithmetic belongs to ``volume``; which
-session counts, to ``lines``; merging official bars, to ``reconcile``.
+Add here what makes a bar. Longer bars from shorter ones belong to ``rollup``; the counter's
+arithmetic to ``volume``; which session counts, to ``lines``; merging official bars, to ``merge``.
 
 Input is nearly always in canonical order already, so intervals are runs of rows: their edges are
 found by comparing neighbors and reduced with numpy, without hashing a key.
@@ -22,16 +22,11 @@ import polars as pl
 from lakehouse_pipeline.market.arrays import (
     SECOND_US,
     Ints,
-    changes,
-    codes,
-    floats,
-    in_order,
     microsecond,
     microseconds,
     text_changes,
 )
 from lakehouse_pipeline.market.coverage import covered_windows, runs
-from lakehouse_pipeline.market.decimals import exact_sum
 from lakehouse_pipeline.market.dense import dense
 from lakehouse_pipeline.market.intervals import Seconds, Trades, reduce
 from lakehouse_pipeline.market.lines import select_line
@@ -40,14 +35,13 @@ from lakehouse_pipeline.market.schemas import BARS
 from lakehouse_pipeline.market.volume import (
     ALL_SESSION,
     GAUGES,
-    Basis,
     CounterKind,
     book,
     follow,
 )
 from lakehouse_pipeline.market.windows import DAY, SECOND, TimeWindow, floor
 
-__all__ = ["Source", "State", "build_bars", "build_bars_1s", "dense", "roll_up", "with_coverage"]
+__all__ = ["Source", "State", "build_bars", "build_bars_1s", "dense", "with_coverage"]
 
 _PORTION = 200_000  # rows
 
@@ -165,58 +159,6 @@ def _as_bars(intervals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
     )
 
 
-def roll_up(bars: pl.DataFrame, step: timedelta) -> pl.DataFrame:
-    """Return *bars* of shorter steps as bars of *step*; the same as building them from quotes.
-
-    Pass the bars of whole intervals. ``covered_seconds`` is the sum over the bars there are, and
-    ``state`` theirs; ``with_coverage`` and ``rolled`` state both for the whole interval.
-    """
-    count = pl.col("^.*_updates$", "observed_seconds")
-    rows = in_order(bars, "symbol", "open_time")
-    rows = rows.with_columns(pl.col("open_time").dt.truncate(step))
-    begins = changes(codes(rows["symbol"]), microseconds(rows["open_time"]))
-    number = np.cumsum(begins) - 1
-    interval = pl.Series("interval", number).set_sorted()  # so that its rows are not hashed
-    return (
-        rows.lazy()
-        .group_by(interval, maintain_order=True)
-        .agg(
-            pl.col("exchange", "symbol", "open_time").first(),
-            pl.col("open", "prev_close", "counter_start").first(),
-            pl.col("close", "counter_end", "bid", "ask").last(),
-            pl.col("high").max(),
-            pl.col("low").min(),
-            exact_sum("volume").alias("volume"),
-            _joint_basis().alias("volume_basis"),
-            count.sum(),
-            pl.col("covered_seconds").sum(),
-            pl.when((pl.col("state") == State.FINAL).all())
-            .then(pl.lit(State.FINAL.value))
-            .otherwise(pl.col("state").filter(pl.col("state") != State.FINAL).first())
-            .alias("state"),
-            pl.when(pl.col("source").n_unique() == 1)
-            .then(pl.col("source").first())
-            .otherwise(pl.lit(Source.MIXED.value))
-            .alias("source"),
-            pl.col("flags").bitwise_or(),
-        )
-        .with_columns(spread=_mean_spread(rows, number))
-        .select(BARS.names())
-        .cast(dict(BARS))  # type: ignore[arg-type]  # a schema is a mapping of types
-        .collect()
-    )
-
-
-def _mean_spread(rows: pl.DataFrame, interval: Ints) -> pl.Series:
-    """Return the mean spread of each interval over its observed seconds, added up in order."""
-    spread = floats(rows["spread"])
-    weight = np.where(np.isnan(spread), 0, rows["observed_seconds"].to_numpy())
-    total = np.bincount(interval, np.where(weight > 0, spread * weight, 0.0))
-    seconds = np.bincount(interval, weight)
-    mean = np.divide(total, seconds, out=np.full(total.size, np.nan), where=seconds > 0)
-    return pl.Series(mean).fill_nan(None)
-
-
 def with_coverage(bars: pl.DataFrame, coverage: pl.DataFrame, step: timedelta) -> pl.DataFrame:
     """Return *bars* of *step* with covered seconds, and the PARTIAL flag, as *coverage* has them.
 
@@ -245,29 +187,3 @@ def _covered(opens: Ints, length: int, windows: list[TimeWindow]) -> Ints:
         inside = opens[a:b]
         covered[a:b] += np.minimum(inside + length, end) - np.maximum(inside, start)
     return covered
-
-
-def _joint_basis() -> pl.Expr:
-    """Return the basis of a sum: that of what is known of it, MIXED where there are several.
-
-    A counter's return to zero is counted like any other delta, and told.
-    """
-    basis = pl.col("volume_basis")
-    delta, reset, rolled, official, mixed = (
-        (basis == each).any()
-        for each in (
-            *(Basis.COUNTER_DELTA, Basis.COUNTER_RESET, Basis.ROLLED_COMP),
-            *(Basis.OFFICIAL, Basis.MIXED),
-        )
-    )
-    counted = delta | reset
-    chosen = pl.lit(Basis.UNKNOWN.value)
-    for is_so, so in (
-        (delta, Basis.COUNTER_DELTA),
-        (reset, Basis.COUNTER_RESET),
-        (rolled, Basis.ROLLED_COMP),
-        (official, Basis.OFFICIAL),
-        (mixed | (counted & rolled) | ((counted | rolled) & official), Basis.MIXED),
-    ):
-        chosen = pl.when(is_so).then(pl.lit(so.value)).otherwise(chosen)
-    return chosen

@@ -65,6 +65,19 @@ def exact_sums(lots: Ints, decimals: Ints, starts: Ints, ends: Ints) -> Floats:
     return sums
 
 
+def sums_of_decimals(values: Floats, starts: Ints) -> Floats:
+    """Return the decimal sum of each run of *values*, as ``exact_sum``; NaN where all are."""
+    known = ~np.isnan(values)
+    shown = np.where(known, values, 0.0)
+    with np.errstate(divide="ignore"):  # of nothing at all
+        exponent = np.floor(np.log10(np.add.reduceat(shown, starts) * _JUST_BELOW))
+    power = _POWERS[(_DIGITS - 1 - np.clip(exponent, -1, _DIGITS - 1)).astype(np.int64)]
+    whole = np.rint(shown * np.repeat(power, np.diff(starts, append=values.size)))
+    total: Floats = np.add.reduceat(whole, starts) / power
+    total[~np.logical_or.reduceat(known, starts)] = np.nan
+    return total
+
+
 def exact_total(volumes: Sequence[float]) -> float:
     """Return the decimal sum of decimal floats, as the nearest float."""
     return float(pl.DataFrame({"volume": volumes}).select(exact_sum("volume")).item())

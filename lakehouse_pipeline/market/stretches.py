@@ -15,9 +15,9 @@ import polars as pl
 
 from . import schemas
 from .arrays import Ints, in_order, microseconds, text_changes
-from .bars import roll_up
 from .causes import UNSEEN
 from .quality import Flag
+from .rollup import roll_up
 from .windows import MINUTE
 
 STRETCH = "stretch"

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse_pipeline.market.bars import build_bars, build_bars_1s, roll_up, with_coverage
+from lakehouse_pipeline.market.bars import build_bars, build_bars_1s, with_coverage
 from lakehouse_pipeline.market.quality import ohlc_violations, order_violations
 from lakehouse_pipeline.market.rolled import judged
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.windows import MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline_tests.generated import Recording, recordings
 from lakehouse_pipeline_tests.scripted import slow_bars

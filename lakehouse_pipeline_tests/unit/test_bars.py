@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lakehouse_pipeline.market.bars import State, build_bars, build_bars_1s, roll_up, with_coverage
+from lakehouse_pipeline.market.bars import State, build_bars, build_bars_1s, with_coverage
 from lakehouse_pipeline.market.coverage import Ending, Mark
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.quotes import Kind
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.schemas import BARS, COVERAGE, QUOTES
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND, TimeWindow
 from lakehouse_pipeline_tests.scripted import START, Script, slow_bars, window

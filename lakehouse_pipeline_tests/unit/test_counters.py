@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lakehouse_pipeline.market.bars import build_bars_1s, roll_up, with_coverage
+from lakehouse_pipeline.market.bars import build_bars_1s, with_coverage
 from lakehouse_pipeline.market.counters import compensate, detect_kinds
 from lakehouse_pipeline.market.coverage import Ending, Mark
 from lakehouse_pipeline.market.gaps import find_gaps
 from lakehouse_pipeline.market.quality import Flag
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.schemas import HISTORY
 from lakehouse_pipeline.market.volume import Basis, CounterKind
 from lakehouse_pipeline.market.windows import DAY, MINUTE

@@ -6,10 +6,11 @@ import polars as pl
 import pytest
 
 from lakehouse_pipeline.market import quality
-from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
+from lakehouse_pipeline.market.bars import build_bars_1s
 from lakehouse_pipeline.market.coverage import Mark, paused
 from lakehouse_pipeline.market.gaps import find_gaps
 from lakehouse_pipeline.market.quality import WHY, Flag
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.schemas import BARS
 from lakehouse_pipeline.market.windows import DAY, MINUTE, SECOND
 from lakehouse_pipeline_tests.scripted import START, SYMBOL, Script, window

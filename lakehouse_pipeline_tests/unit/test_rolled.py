@@ -7,10 +7,11 @@ from datetime import datetime
 import polars as pl
 import pytest
 
-from lakehouse_pipeline.market.bars import build_bars, roll_up
+from lakehouse_pipeline.market.bars import build_bars
 from lakehouse_pipeline.market.merge import merge
 from lakehouse_pipeline.market.quality import Flag
 from lakehouse_pipeline.market.rolled import judged
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.schemas import HISTORY
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE
 from lakehouse_pipeline_tests.scripted import START, SYMBOL, Script, window

@@ -17,8 +17,9 @@ import pytest
 
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.feedserver.trades import trades_market
-from lakehouse_pipeline.market.bars import build_bars_1s, roll_up
+from lakehouse_pipeline.market.bars import build_bars_1s
 from lakehouse_pipeline.market.coverage import covered, watermark
+from lakehouse_pipeline.market.rollup import roll_up
 from lakehouse_pipeline.market.windows import TimeWindow
 
 SYMBOL = "BINANCE:ETHUSDT"
