@@ -81,9 +81,11 @@ def build_1s(
             return build_bars_1s(quotes, coverage, part, watermark, kinds=booked_as)
 
         reached = seconds_reached(lake, exchange, part, watermark=watermark) if not symbols else {}
-        _, result = write_slice(
+        bars, result = write_slice(
             lake, BARS_1S, Slice(exchange, part, names), compute, progress=reached
         )
+        if inputs is not None and result.commit is not None:
+            inputs.keep_seconds(part, bars, result.commit)
         results.append(result)
     return results
 
@@ -106,12 +108,14 @@ def build_1m(
     watermark: datetime,
     symbols: Sequence[str] | None = None,
     seconds_end: datetime | None = None,
+    inputs: Inputs | None = None,
 ) -> list[BuildResult]:
     """Rebuild the one-minute bars of *window* that *watermark* has closed.
 
     From one-second bars, and from official minutes where not all of a minute was seen. Minutes
     after *seconds_end* wait; by default the table knows how far its seconds are built. A caller who
-    has just built them knows better than the table, where another day's build may have its word.
+    has just built them knows better than the table, where another day's build may have its word;
+    the *inputs* that they were built from may still hold them.
     """
     names = tuple(symbols) if symbols is not None else None
     results: list[BuildResult] = []
@@ -124,14 +128,17 @@ def build_1m(
     ):
 
         def compute(part: TimeWindow = part) -> pl.DataFrame:
-            # The minute before and the day before are for rolling counters, whose volume is what
-            # the counter did since that minute and what left its window meanwhile.
-            wide = TimeWindow(part.start - MINUTE, part.end)
-            seconds = lake.scan(BARS_1S, exchange=exchange, window=wide, symbols=names).collect()
+            read = inputs or Inputs(lake, exchange, part.start.date(), symbols=names)
+            seconds = read.seconds(part)
             history = lake.scan(HISTORY_1M, exchange=exchange, window=part, symbols=names)
             coverage = read_coverage(lake, exchange, part)
             minutes = roll_up(seconds, MINUTE)
             if rolling := followed(seconds):
+                # The volume of a rolling counter is what it did since the minute before and what
+                # left its window meanwhile.
+                before = TimeWindow(part.start - MINUTE, part.start)
+                earlier = lake.scan(BARS_1S, exchange=exchange, window=before, symbols=rolling)
+                minutes = pl.concat([roll_up(earlier.collect(), MINUTE), minutes])
                 kinds = kinds_on(lake, exchange, part.start.date(), symbols=rolling)
                 left = TimeWindow(part.start - DAY - MINUTE, part.end - DAY)
                 leaving = lake.scan(HISTORY_1M, exchange=exchange, window=left, symbols=rolling)

@@ -35,9 +35,10 @@ def build_day(
     seen_up_to = current_watermark(lake, exchange)
     if seen_up_to is None:
         return []
+    inputs = Inputs(lake, exchange, day, symbols=symbols)
     window = TimeWindow.of_day(day)
     results = [
-        *_from_quotes(lake, exchange, day, watermark=seen_up_to, symbols=symbols),
+        *_from_quotes(lake, exchange, day, watermark=seen_up_to, symbols=symbols, inputs=inputs),
         *build_1m(
             lake,
             exchange,
@@ -45,6 +46,7 @@ def build_day(
             watermark=seen_up_to,
             symbols=symbols,
             seconds_end=seen_up_to,
+            inputs=inputs,
         ),
         build_indicators(lake, exchange, day, studies, watermark=seen_up_to, symbols=symbols),
         build_reconciliation(
@@ -61,15 +63,17 @@ def _from_quotes(
     *,
     watermark: datetime,
     symbols: Sequence[str] | None,
+    inputs: Inputs,
 ) -> list[BuildResult]:
     """Rebuild the tables that are made of quotes, which are read once and then let go."""
-    inputs = Inputs(lake, exchange, day, symbols=symbols)
     window = TimeWindow.of_day(day)
-    return [
+    results = [
         build_symbols(lake, exchange, day, watermark=watermark, symbols=symbols, inputs=inputs),
-        *build_1s(lake, exchange, window, watermark=watermark, symbols=symbols, inputs=inputs),
         build_gaps(lake, exchange, day, watermark=watermark, symbols=symbols, inputs=inputs),
+        *build_1s(lake, exchange, window, watermark=watermark, symbols=symbols, inputs=inputs),
     ]
+    inputs.let_go_of_quotes()
+    return results
 
 
 def build_exchange_day(

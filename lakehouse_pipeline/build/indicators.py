@@ -19,6 +19,7 @@ from lakehouse_pipeline.errors import SettingsError
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.lake.slices import Slice
 from lakehouse_pipeline.market import schemas
+from lakehouse_pipeline.market.arrays import in_order
 from lakehouse_pipeline.market.causes import UNSEEN
 from lakehouse_pipeline.market.chosen import Parameters, study_of
 from lakehouse_pipeline.market.indicators import (
@@ -206,7 +207,8 @@ def _build(
         wide = TimeWindow(day.start - STREAMED, day.end + FOLLOWED)
         raw = lake.scan(RAW_INDICATORS, exchange=exchange, window=wide, symbols=names).collect()
         ours = [computed(since, group) for since, group in by_reach.items()]
-        return pl.concat([*ours, final_values(raw, studies).filter(inside)]).sort(ORDER)
+        values = pl.concat([*ours, final_values(raw, studies).filter(inside)])
+        return in_order(values, *ORDER)
 
     # The part is closed: that it spans its day says that the watermark has passed it.
     reach = max([STREAMED, *(part.start - (study.reach(part.start) or EPOCH) for study in studies)])

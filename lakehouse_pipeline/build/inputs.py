@@ -1,4 +1,4 @@
-"""What a build of an exchange and day reads of quotes and coverage: which rows, and each once.
+"""What a build of an exchange and day reads: which rows, and each once.
 
 How far before and after a day its tables look is decided here, so that all look at the same.
 """
@@ -10,6 +10,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from lakehouse_pipeline.lake.commit import Commit
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.coverage import Mark
 from lakehouse_pipeline.market.windows import HOUR, TimeWindow
@@ -17,6 +18,7 @@ from lakehouse_pipeline.market.windows import HOUR, TimeWindow
 from .kinds import QUOTES, judge
 
 COVERAGE = "raw.coverage"
+BARS_1S = "market.bars_1s"
 FETCHED = "raw.fetches"
 
 # A day's first bars need the last price and counter before midnight. A quiet symbol may have said
@@ -43,10 +45,10 @@ def reading_of(day: date) -> TimeWindow:
 
 
 class Inputs:
-    """The quotes of a day, their verdicts and the coverage, for all that is built of them.
+    """The quotes of a day, their verdicts, coverage and seconds, for all that is built of them.
 
-    What was read is given again as long as its table has no newer commit: a build that lost a
-    race and computes again sees what is there now, as if nothing had been kept.
+    What was read or built is given again as long as its table has no newer commit: a build that
+    lost a race and computes again sees what is there now, as if nothing had been kept.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Inputs:
         self._symbols = None if symbols is None else tuple(symbols)
         self.wide = reading_of(day)
         self._kept: dict[str, tuple[int, pl.DataFrame]] = {}
+        self._built: tuple[int, TimeWindow, pl.DataFrame] | None = None
 
     def quotes(self) -> pl.DataFrame:
         """Return the quotes of ``wide``, the COLUMNS alone."""
@@ -68,6 +71,23 @@ class Inputs:
     def coverage(self, window: TimeWindow | None = None) -> pl.DataFrame:
         """Return the marks that can matter for *window*, or all there are."""
         return self._once(f"coverage {window}", COVERAGE, lambda: self._read_coverage(window))
+
+    def seconds(self, part: TimeWindow) -> pl.DataFrame:
+        """Return the one-second bars of *part*."""
+        if self._built is not None:
+            sequence, window, bars = self._built
+            if window == part and sequence == self._lake.head(BARS_1S):
+                return bars
+        rows = self._lake.scan(BARS_1S, exchange=self._exchange, window=part, symbols=self._symbols)
+        return rows.collect()
+
+    def keep_seconds(self, part: TimeWindow, bars: pl.DataFrame, commit: Commit) -> None:
+        """Note the one-second bars of *part* as they were just written."""
+        self._built = commit.sequence, part, bars
+
+    def let_go_of_quotes(self) -> None:
+        """Forget what only builds from quotes look at; the quotes are most of a build's memory."""
+        self._kept.clear()
 
     def _once(self, name: str, table: str, read: Callable[[], pl.DataFrame]) -> pl.DataFrame:
         head = self._lake.head(table)

@@ -19,7 +19,7 @@ from lakehouse_pipeline.market.causes import Cause
 from lakehouse_pipeline.market.coverage import covered_windows
 from lakehouse_pipeline.market.gaps import gap_id
 from lakehouse_pipeline.market.lines import select_line
-from lakehouse_pipeline.market.quotes import RECEIVED, observes_price
+from lakehouse_pipeline.market.quotes import NUMBERS, OBSERVING, RECEIVED, numbered
 from lakehouse_pipeline.market.schemas import GAPS
 from lakehouse_pipeline.market.windows import (
     SECOND,
@@ -99,7 +99,8 @@ def _without_trade(
     rows: pl.DataFrame, seen: Mapping[str, list[TimeWindow]]
 ) -> dict[str, list[TimeWindow]]:
     """Return where each symbol was seen for long without a trade, in event time."""
-    traded = np.flatnonzero(rows.select(observes_price()).to_series().to_numpy())
+    observing = np.isin(numbered(rows["kind"]), [NUMBERS[kind] for kind in OBSERVING])
+    traded = np.flatnonzero(observing & rows["last_price"].is_not_null().to_numpy())
     symbols, happened = codes(rows["symbol"])[traded], microseconds(rows["event_time"])[traded]
     # Trades close together are one busy stretch: only long silences need to be looked at.
     begins = np.flatnonzero(changes(symbols) | (np.diff(happened, prepend=0) >= LONG_US))

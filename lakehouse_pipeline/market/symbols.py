@@ -77,7 +77,8 @@ def _begun(quotes: pl.DataFrame, coverage: pl.DataFrame, day: TimeWindow) -> pl.
     """Return from when on each symbol was seen on *day*."""
     received = pl.col("received_at")
     first = (
-        quotes.filter(received >= day.start, received < day.end)
+        quotes.select("symbol", "received_at")
+        .filter(received >= day.start, received < day.end)
         .group_by("symbol")
         .agg(begun=received.min())
     )

@@ -21,12 +21,12 @@ VICTIM = Path(__file__).parents[2] / "chaos" / "crashing_build.py"
 # In the order they are built; a kill leaves new what was built before its place.
 TABLES = [
     f"market.{name}"
-    for name in ("symbols", "bars_1s", "gaps", "bars_1m", "indicators_1m", "reconciliation")
+    for name in ("symbols", "gaps", "bars_1s", "bars_1m", "indicators_1m", "reconciliation")
 ]
 PLACES = [
     ("computed", "market.symbols"),
-    ("files written", "market.bars_1s"),
-    ("manifests written", "market.gaps"),
+    ("files written", "market.gaps"),
+    ("manifests written", "market.bars_1s"),
     ("committed", "market.bars_1m"),
     ("manifests written", "market.reconciliation"),
 ]

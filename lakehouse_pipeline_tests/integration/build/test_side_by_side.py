@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from lakehouse_pipeline.build.bars import build_1s, built_seconds
+from lakehouse_pipeline.build.bars import build_1m, build_1s, built_seconds
 from lakehouse_pipeline.build.freshness import notes_of
+from lakehouse_pipeline.build.inputs import Inputs
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.windows import DAY, TimeWindow, floor
 from lakehouse_pipeline.settings import load_settings
@@ -59,3 +61,25 @@ def test_builds_side_by_side_keep_what_each_says(lake, slow, fast, recorded):
     assert overtaken.window is None
     assert set(notes.days) == {FIRST.start.date(), SECOND.start.date()}
     assert built_seconds(lake, "BINANCE", SEEN) == SECOND.end
+
+
+def test_minutes_are_made_of_the_seconds_there_are_though_a_build_still_holds_older_ones(lake):
+    script = Script().session("s", alive=(0, 60))
+    script.snapshot(1, "s", last_price=1.0, cumulative_volume=1.0, trade=0)
+    script.trade(9.5, 2.0, 3.0, session="s")
+    lake.append("raw.quotes", script.quotes)
+    lake.append("raw.coverage", script.coverage)
+    inputs = Inputs(lake, "BINANCE", FIRST.start.date())
+    build_1s(lake, "BINANCE", FIRST, watermark=SEEN, inputs=inputs)
+    held = inputs.seconds(FIRST)
+    assert held is inputs.seconds(FIRST)  # not read
+
+    script.trade(11.5, 7.0, 4.0, session="s")
+    lake.append("raw.quotes", script.quotes.filter(pl.col("last_price") == 7.0))
+    with Lakehouse(lake.catalog) as faster:
+        build_1s(faster, "BINANCE", FIRST, watermark=SEEN)
+
+    build_1m(lake, "BINANCE", FIRST, watermark=SEEN, inputs=inputs)
+
+    assert lake.scan("market.bars_1m").collect()["close"].to_list() == [7.0]
+    assert inputs.seconds(FIRST).height == held.height + 1
