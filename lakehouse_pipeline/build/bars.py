@@ -77,7 +77,9 @@ def build_1s(
         def compute(part: TimeWindow = part, day: date = day) -> pl.DataFrame:
             read = inputs or Inputs(lake, exchange, day, symbols=names)
             booked_as = kinds if kinds is not None else as_kinds(read.verdicts())
-            quotes, coverage = read.quotes(), read.coverage(read.wide)
+            coverage = read.coverage(read.wide)
+            # Let go before the bars are written, which takes as much again.
+            quotes = read.take_quotes()
             return build_bars_1s(quotes, coverage, part, watermark, kinds=booked_as)
 
         reached = seconds_reached(lake, exchange, part, watermark=watermark) if not symbols else {}

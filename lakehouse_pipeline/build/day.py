@@ -67,13 +67,11 @@ def _from_quotes(
 ) -> list[BuildResult]:
     """Rebuild the tables that are made of quotes, which are read once and then let go."""
     window = TimeWindow.of_day(day)
-    results = [
+    return [
         build_symbols(lake, exchange, day, watermark=watermark, symbols=symbols, inputs=inputs),
         build_gaps(lake, exchange, day, watermark=watermark, symbols=symbols, inputs=inputs),
         *build_1s(lake, exchange, window, watermark=watermark, symbols=symbols, inputs=inputs),
     ]
-    inputs.let_go_of_quotes()
-    return results
 
 
 def build_exchange_day(

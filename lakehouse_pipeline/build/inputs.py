@@ -64,6 +64,12 @@ class Inputs:
         """Return the quotes of ``wide``, the COLUMNS alone."""
         return self._once("quotes", QUOTES, self._read_quotes)
 
+    def take_quotes(self) -> pl.DataFrame:
+        """Return the quotes and keep them no longer; they are most of a build's memory."""
+        quotes = self.quotes()
+        del self._kept["quotes"]
+        return quotes
+
     def verdicts(self) -> pl.DataFrame:
         """Return what the counters are; see ``kinds.judge``."""
         return self._once("verdicts", QUOTES, self._judge)
@@ -85,10 +91,6 @@ class Inputs:
         """Note the one-second bars of *part* as they were just written."""
         self._built = commit.sequence, part, bars
 
-    def let_go_of_quotes(self) -> None:
-        """Forget what only builds from quotes look at; the quotes are most of a build's memory."""
-        self._kept.clear()
-
     def _once(self, name: str, table: str, read: Callable[[], pl.DataFrame]) -> pl.DataFrame:
         head = self._lake.head(table)
         known = self._kept.get(name)
@@ -100,7 +102,7 @@ class Inputs:
         rows = self._lake.scan(
             QUOTES, exchange=self._exchange, window=self.wide, symbols=self._symbols
         )
-        return in_one_piece(rows.select(COLUMNS).collect().get_columns())
+        return in_one_piece(rows, COLUMNS)
 
     def _judge(self) -> pl.DataFrame:
         return judge(self._lake, self._exchange, self._day, quotes=self.quotes())
@@ -111,15 +113,19 @@ class Inputs:
         return read_coverage(self._lake, self._exchange, window)
 
 
-def in_one_piece(columns: list[pl.Series]) -> pl.DataFrame:
-    """Return *columns*, which are given up, each as one array.
+def in_one_piece(rows: pl.LazyFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Return the columns *names* of *rows*, each as one array.
 
-    Each kernel that looks at a column as an array would make it so by itself. One after the other:
-    so there are never two of all.
+    Each kernel that looks at a column as an array would make it so by itself. Half of them are
+    read at once and made so one after the other: so there are never two of all.
     """
-    for number, column in enumerate(columns):
-        columns[number] = column.rechunk()
-    return pl.DataFrame(columns)
+    whole: list[pl.Series] = []
+    half = -(-len(names) // 2)
+    for some in (names[:half], names[half:]):
+        pieces = rows.select(some).collect().get_columns()
+        while pieces:
+            whole.append(pieces.pop(0).rechunk())
+    return pl.DataFrame(whole)
 
 
 def read_coverage(lake: Lakehouse, exchange: str, window: TimeWindow) -> pl.DataFrame:
