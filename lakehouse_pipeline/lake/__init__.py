@@ -2,7 +2,7 @@
 
 from .commit import Commit
 from .lakehouse import Lakehouse
-from .planning import DataFileInfo
+from .manifests import DataFileInfo
 from .slices import Slice
 
 __all__ = ["Commit", "DataFileInfo", "Lakehouse", "Slice"]

@@ -50,8 +50,9 @@ from pyiceberg.table.update.snapshot import _MergeAppendFiles
 from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.telemetry import COMMIT_SECONDS, COMMITS
 
+from .manifests import DataFileInfo
 from .metadata import retried, table_name
-from .planning import DataFileInfo, may_list
+from .planning import may_list
 from .progress import Progress, settle
 from .transaction import StagedTransaction
 

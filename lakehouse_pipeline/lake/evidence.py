@@ -18,7 +18,7 @@ from lakehouse_pipeline.market.windows import DAY, HOUR
 from .files import scan_files
 from .lakehouse import Lakehouse
 from .maintenance import OPEN_FILES, TARGET_BYTES, fingerprint
-from .planning import EPOCH, DataFileInfo
+from .manifests import EPOCH, DataFileInfo
 from .tables import BY_DAY, TABLES
 
 

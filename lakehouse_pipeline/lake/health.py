@@ -21,7 +21,7 @@ from .condemned import read_condemned
 from .folder import StoredFile, is_ours, list_files, version
 from .lakehouse import Lakehouse
 from .lineage import doubt, mend
-from .planning import DataFileInfo
+from .manifests import DataFileInfo
 from .remembering import RememberingCatalog
 from .tables import TABLES
 

@@ -32,13 +32,14 @@ from .commit import (
     overwrite_files,
 )
 from .files import discard, scan_files, storage_options, write_files
+from .manifests import DataFileInfo
 from .metadata import (
     expire_if_many,
     remove_properties,
     set_properties,
     table_name,
 )
-from .planning import DataFileInfo, Planner
+from .planning import Planner
 from .progress import Noted, Progress, settle
 from .removals import MICROSECOND, Removals, removals_key
 from .slices import EVERYTHING, Selection, Slice

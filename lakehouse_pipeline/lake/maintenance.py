@@ -28,8 +28,8 @@ from .catalog import typed_errors
 from .commit import NewFile, replace_files
 from .files import discard, partition_keys, scan_files, write_files
 from .lakehouse import Lakehouse
+from .manifests import EPOCH, DataFileInfo
 from .metadata import expire_if_many, expire_snapshots, old_snapshots, tag_snapshot
-from .planning import EPOCH, DataFileInfo
 from .tables import BY_DAY, SEALED, SNAPSHOTS_KEPT, TABLES
 from .unreadable import READING_FAILED, unreadable_files
 

@@ -12,7 +12,7 @@ from pyiceberg.io import FileIO
 
 from .files import scan_files
 from .lakehouse import Lakehouse
-from .planning import DataFileInfo
+from .manifests import DataFileInfo
 from .tables import TABLES
 
 READING_FAILED = (FileNotFoundError, PolarsError)

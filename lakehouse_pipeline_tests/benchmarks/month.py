@@ -35,6 +35,7 @@ from lakehouse_pipeline.lake.cleaning import apply_cleaning, plan_cleaning
 from lakehouse_pipeline.lake.evidence import partitions
 from lakehouse_pipeline.lake.folder import list_files
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
+from lakehouse_pipeline.lake.manifests import entry_reader
 from lakehouse_pipeline.lake.tables import TABLES
 from lakehouse_pipeline.market.coverage import Mark
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, SECOND, TimeWindow, floor
@@ -345,7 +346,8 @@ def _planning(month: World, fresh: World) -> float:
 
     def plan(world: World) -> float:
         # Not ``open``: that has read the table already, and its metadata is a part of planning.
-        clear_manifest_cache()  # of the whole process
+        entry_reader.cache_clear()  # both are of the whole process
+        clear_manifest_cache()
         with Lakehouse.inspect(world.settings) as lake:
             begun = time.process_time()
             lake.scan("market.bars_1s", window=day, symbols=[symbol])

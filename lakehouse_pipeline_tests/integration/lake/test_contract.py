@@ -5,18 +5,26 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyiceberg
 import pytest
+from pyiceberg.avro.file import AvroFile
+from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import ManifestEntry, ManifestWriter
 from pyiceberg.table import Transaction
 from pyiceberg.table.update import AddSnapshotUpdate, SetPropertiesUpdate, SetSnapshotRefUpdate
 from pyiceberg.table.update.snapshot import _MergeAppendFiles, _SnapshotProducer
+from pyiceberg.types import PrimitiveType, TimestamptzType
 
 import lakehouse_pipeline.lake
 from lakehouse_pipeline.lake import Lakehouse
+from lakehouse_pipeline.lake.maintenance import seal
+from lakehouse_pipeline.lake.manifests import EPOCH, read_manifest
+from lakehouse_pipeline.lake.tables import HOT, SEALED, TABLES
 from lakehouse_pipeline.lake.transaction import StagedTransaction
 
 PACKAGE = Path(lakehouse_pipeline.lake.__file__).parent
@@ -106,6 +114,53 @@ def test_staged_metadata_is_what_the_library_would_stage(
         assert staged == expected
         assert ours.table_metadata is ours.table_metadata
     assert table.metadata.model_dump_json() == before
+
+
+def test_a_manifest_is_read_as_the_library_reads_it(
+    lake: Lakehouse, quotes: Callable[..., pl.DataFrame]
+) -> None:
+    lake.append("raw.quotes", quotes())
+    seal(lake, "raw.quotes", before=datetime(2100, 1, 1, tzinfo=UTC))
+    lake.append("raw.quotes", quotes())
+    table = lake.load("raw.quotes")
+    head = table.current_snapshot()
+    assert head is not None
+    manifests = head.manifests(table.io)
+    assert {manifest.partition_spec_id for manifest in manifests} == {HOT, SEALED}
+    for manifest in manifests:
+        ours = read_manifest(manifest, TABLES["raw.quotes"], table.schema(), table.io)
+        theirs = manifest.fetch_manifest_entry(table.io)
+
+        for file, entry in zip(ours, theirs, strict=True):
+            assert (file.path, file.rows) == (
+                entry.data_file.file_path,
+                entry.data_file.record_count,
+            )
+            assert file.bytes == entry.data_file.file_size_in_bytes
+            assert file.sequence == entry.sequence_number
+            assert file.spec_id == entry.data_file.spec_id
+            for column, told in (
+                ("exchange", file.exchanges),
+                ("symbol", file.symbols),
+                ("event_time", file.times),
+                ("received_at", file.received),
+            ):
+                field = table.schema().find_field(column)
+                kind = field.field_type
+                assert isinstance(kind, PrimitiveType)
+                bounds = (entry.data_file.lower_bounds, entry.data_file.upper_bounds)
+                values: list[Any] = [from_bytes(kind, bound[field.field_id]) for bound in bounds]
+                if isinstance(kind, TimestamptzType):
+                    values = [EPOCH + timedelta(microseconds=value) for value in values]
+                assert told == tuple(values)
+
+
+def test_the_library_opens_a_manifest_in_the_steps_that_are_repeated() -> None:
+    source = inspect.getsource(AvroFile.__enter__)
+
+    assert "self._read_header()" in source
+    assert "self.reader = resolve_reader(" in source
+    assert '"avro.schema"' in inspect.getsource(inspect.getmodule(AvroFile))  # type: ignore[arg-type]
 
 
 def test_only_two_modules_use_private_names() -> None:
