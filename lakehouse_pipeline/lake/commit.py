@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from pyiceberg.exceptions import CommitFailedException, ValidationException
@@ -45,16 +46,19 @@ from pyiceberg.table.update import (
     SetPropertiesUpdate,
     UpdatesAndRequirements,
 )
-from pyiceberg.table.update.snapshot import _MergeAppendFiles
+from pyiceberg.table.update.snapshot import _FastAppendFiles
 
 from lakehouse_pipeline.errors import CommitConflict
 from lakehouse_pipeline.telemetry import COMMIT_SECONDS, COMMITS
 
 from .manifests import DataFileInfo
 from .metadata import retried, table_name
+from .packing import pack
 from .planning import may_list
 from .progress import Progress, settle
 from .transaction import StagedTransaction
+
+MERGED_AT_ONCE = 50  # manifests of a bin that commits add to
 
 Guard = Callable[[Snapshot | None], None]  # raises CommitConflict if the head is not as planned
 
@@ -188,8 +192,8 @@ def _commit(table: Table, operation: Operation, change: _Change) -> Commit:
     )
 
 
-class _ChangeFiles(_MergeAppendFiles):
-    """Writes the manifests of one change. The base class merges small ones and cleans up."""
+class _ChangeFiles(_FastAppendFiles):
+    """Writes the manifests of one change. The base class numbers, retries and cleans up."""
 
     def __init__(
         self, operation: Operation, transaction: Transaction, io: FileIO, change: _Change
@@ -225,9 +229,28 @@ class _ChangeFiles(_MergeAppendFiles):
             _entry(ManifestEntryStatus.ADDED, self._snapshot_id, new.file, sequence=new.sequence)
             for new in self._change.added
         ]
-        manifests = self._process_manifests([*self._write(added), *self._write(deleted), *kept])
+        # What tells of removed files serves this snapshot alone: the next one leaves it out.
+        manifests = [*self._packed([*self._write(added), *kept]), *self._write(deleted)]
         self._require_added()
         return manifests
+
+    def _packed(self, manifests: Sequence[ManifestFile]) -> Iterator[ManifestFile]:
+        for few in pack(manifests, self._transaction.table_metadata.specs()):
+            just_written = any(each.added_snapshot_id == self._snapshot_id for each in few)
+            # To write a bin anew with each commit that adds to it would cost more than planning.
+            if len(few) == 1 or (just_written and len(few) < MERGED_AT_ONCE):
+                yield from few
+            else:
+                yield self._merge(few)
+
+    def _merge(self, manifests: Sequence[ManifestFile]) -> ManifestFile:
+        with self.new_manifest_writer(self.spec(manifests[0].partition_spec_id)) as writer:
+            for entry in chain.from_iterable(map(self.fetch_manifest_entry, manifests)):
+                if entry.snapshot_id == self._snapshot_id:
+                    writer.add(entry)
+                else:
+                    writer.existing(entry)
+        return writer.to_manifest_file()
 
     def _require_added(self) -> None:
         """Refuse to publish files that are gone.

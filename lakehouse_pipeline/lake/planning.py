@@ -24,7 +24,7 @@ from pyiceberg.transforms import DayTransform, HourTransform
 from lakehouse_pipeline.market.windows import DAY, HOUR
 
 from .damage import decoding
-from .manifests import EPOCH, DataFileInfo, read_manifest
+from .manifests import EPOCH, DataFileInfo, number, read_manifest
 from .slices import Selection
 from .tables import TableSpec
 
@@ -173,16 +173,10 @@ def _meets_hour(selection: Selection, low: bytes, high: bytes) -> bool:
 def _meets_window(selection: Selection, step: timedelta, low: bytes, high: bytes) -> bool:
     window = selection.window
     return window is None or (
-        EPOCH + _number(low) * step < window.end
-        and EPOCH + (_number(high) + 1) * step > window.start
+        EPOCH + number(low) * step < window.end and EPOCH + (number(high) + 1) * step > window.start
     )
 
 
 def _meets_hour_received(selection: Selection, _low: bytes, high: bytes) -> bool:
     since = selection.received_since
-    return since is None or EPOCH + (_number(high) + 1) * HOUR > since
-
-
-def _number(bound: bytes) -> int:
-    """Decode days or hours since 1970; the library's own way costs ten times as much."""
-    return int.from_bytes(bound, "little", signed=True)
+    return since is None or EPOCH + (number(high) + 1) * HOUR > since

@@ -135,11 +135,6 @@ class TableSpec:
             "commit.retry.num-retries": "20",
             "commit.retry.min-wait-ms": "20",
             "commit.retry.max-wait-ms": "2000",
-            "commit.manifest-merge.enabled": "true",
-            "commit.manifest.min-count-to-merge": "50",
-            # Some 50 entries, of a day or a few: who plans or replaces a day reads little more,
-            # and an append after a seal, which rewrites the last manifest, 0.1 ms an entry.
-            "commit.manifest.target-size-bytes": str(24 << 10),
             "write.metadata.delete-after-commit.enabled": "true",
             # Fewer, and a slow reader finds its metadata file deleted between pointer and open.
             "write.metadata.previous-versions-max": "60",

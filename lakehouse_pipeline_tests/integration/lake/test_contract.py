@@ -17,7 +17,7 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import ManifestEntry, ManifestWriter
 from pyiceberg.table import Transaction
 from pyiceberg.table.update import AddSnapshotUpdate, SetPropertiesUpdate, SetSnapshotRefUpdate
-from pyiceberg.table.update.snapshot import _MergeAppendFiles, _SnapshotProducer
+from pyiceberg.table.update.snapshot import _FastAppendFiles, _SnapshotProducer
 from pyiceberg.types import PrimitiveType, TimestamptzType
 
 import lakehouse_pipeline.lake
@@ -44,15 +44,15 @@ def test_the_producer_calls_what_is_overridden(name: str) -> None:
     )
 
     assert f".{name}(" in callers
-    assert callable(getattr(_MergeAppendFiles, name))
+    assert callable(getattr(_FastAppendFiles, name))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["_clean_all_uncommitted", "_process_manifests", "new_manifest_writer", "fetch_manifest_entry"],
+    ["_clean_all_uncommitted", "new_manifest_writer", "fetch_manifest_entry"],
 )
 def test_the_producer_has_what_is_called(name: str) -> None:
-    assert callable(getattr(_MergeAppendFiles, name))
+    assert callable(getattr(_FastAppendFiles, name))
 
 
 @pytest.mark.parametrize(

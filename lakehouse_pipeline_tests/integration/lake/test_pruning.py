@@ -10,7 +10,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from lakehouse_pipeline.lake import Lakehouse, Slice
+from lakehouse_pipeline.lake import DataFileInfo, Lakehouse, Slice
+from lakehouse_pipeline.lake.commit import MERGED_AT_ONCE
+from lakehouse_pipeline.lake.maintenance import seal
+from lakehouse_pipeline.lake.packing import ENTRIES, live_files
 from lakehouse_pipeline.lake.slices import Selection
 from lakehouse_pipeline.market.windows import DAY, HOUR, MINUTE, TimeWindow
 from lakehouse_pipeline.settings import Settings
@@ -114,3 +117,42 @@ def test_replacing_files_of_one_day_reads_nothing_of_others(
         anew.overwrite(TABLE, bars(days[1].start, close=2.0), slice=Slice("BINANCE", days[1]))
 
         assert anew.scan(TABLE, window=days[1]).collect()["close"].to_list() == [2.0, 2.0]
+
+
+def test_few_manifests_tell_the_same_as_one_for_each_commit(
+    lake: Lakehouse, settings: Settings, bars: Frames
+) -> None:
+    commits = 2 * MERGED_AT_ONCE + ENTRIES
+    for number in range(commits):
+        lake.append(TABLE, bars(TEN + number * HOUR))
+
+    assert _manifests(lake) <= 2 * commits / ENTRIES + MERGED_AT_ONCE
+    with Lakehouse.open(settings) as anew:
+        files = sorted(anew.live_files(TABLE), key=DataFileInfo.begins)
+        assert [file.sequence for file in files] == list(range(1, commits + 1))
+        assert anew.scan(TABLE).collect()["open_time"].n_unique() == commits
+
+
+def test_sealed_rows_keep_their_sequence_when_manifests_are_merged(
+    lake: Lakehouse, settings: Settings, bars: Frames
+) -> None:
+    for hour in range(3):
+        lake.append(TABLE, bars(TEN + hour * HOUR))
+    seal(lake, TABLE, before=TEN + 2 * HOUR)
+    for hour in range(3, MERGED_AT_ONCE + 6):
+        lake.append(TABLE, bars(TEN + hour * HOUR))
+    seal(lake, TABLE, before=TEN + 10 * DAY)
+
+    with Lakehouse.open(settings) as anew:
+        first_day = TimeWindow(TEN.replace(hour=0), TEN.replace(hour=0) + DAY)
+        files = anew.live_files(TABLE, Selection(window=first_day))
+        # Of each symbol the hours of commits 1 and 2, then those of 3 and of 5 to 15: 4 was a seal.
+        assert sorted(file.sequence for file in files) == [2, 2, 15, 15]
+    assert _manifests(lake) <= 4
+
+
+def _manifests(lake: Lakehouse) -> int:
+    table = lake.load(TABLE)
+    head = table.current_snapshot()
+    assert head is not None
+    return len([each for each in head.manifests(table.io) if live_files(each)])
