@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from lakehouse_pipeline.lake.lakehouse import Lakehouse
 from lakehouse_pipeline.market.indicators import Study
 from lakehouse_pipeline.market.windows import TimeWindow
+from lakehouse_pipeline.memory import give_back_what_is_freed
 from lakehouse_pipeline.settings import Settings
 
 from .bars import build_1m, build_1s, current_watermark
@@ -82,6 +83,7 @@ def build_exchange_day(
     symbols: Sequence[str] | None = None,
 ) -> list[BuildResult]:
     """Do ``build_day`` on a lake of its own, in whatever process this is."""
+    give_back_what_is_freed()
     with Lakehouse.open(settings) as lake:
         return build_day(
             lake, *exchange_day, studies=studies, symbols=symbols, reach=settings.history.reach
