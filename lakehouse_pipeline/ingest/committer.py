@@ -92,7 +92,6 @@ class Committer:
                 break
         while self._orphans:
             await self._drain(self._orphans[0])
-            del self._orphans[0]
 
     async def _due(self) -> None:
         deadline = time.monotonic() + self._settings.commit_interval.total_seconds()
@@ -113,14 +112,23 @@ class Committer:
             # It was whole when it was taken; the next worker to start salvages it.
             log.warning("orphan_damaged", spool=str(orphan.path), problem=str(error))
             orphan.close()
+            self._orphans.remove(orphan)
             return
-        await self._lane.run(orphan.delete)
+        await self._lane.run(self._bury, orphan)
+        log.info("orphan_drained", exchange=self._status.exchange, writer_id=orphan.writer_id)
+
+    def _bury(self, orphan: Spool) -> None:
+        """Delete a drained orphan and forget its number.
+
+        One call of the lane: a worker that is stopped meanwhile comes back to all of it or none.
+        """
+        orphan.delete()
+        self._orphans.remove(orphan)
         try:
-            await self._lane.run(self._sink.retire, orphan.writer_id)
+            self._sink.retire(orphan.writer_id)
         except LakeError as error:
             # The number of a writer that is gone harms nobody; the drained spool must not return.
             log.warning("progress_kept", writer_id=orphan.writer_id, problem=str(error))
-        log.info("orphan_drained", exchange=self._status.exchange, writer_id=orphan.writer_id)
 
     def _publish(self, report: CommitReport) -> None:
         if self._on_commit is not None:

@@ -21,8 +21,11 @@ from lakehouse_pipeline.feedserver import fault_kinds as faults
 from lakehouse_pipeline.feedserver.generated import generated_market
 from lakehouse_pipeline.feedserver.server import FeedServer
 from lakehouse_pipeline.ingest import desired
+from lakehouse_pipeline.ingest.committer import Committer
 from lakehouse_pipeline.ingest.heartbeat import WorkerStatus, write_status
+from lakehouse_pipeline.ingest.lane import Lane
 from lakehouse_pipeline.ingest.rows import mark
+from lakehouse_pipeline.ingest.sink import Sink
 from lakehouse_pipeline.ingest.spool import Spool
 from lakehouse_pipeline.ingest.supervision import Start, Wait, decide, failures, workers
 from lakehouse_pipeline.ingest.worker import run_worker, wait_for
@@ -30,7 +33,7 @@ from lakehouse_pipeline.interrupts import Interrupts
 from lakehouse_pipeline.lake import Lakehouse
 from lakehouse_pipeline.market.coverage import Mark, covered
 from lakehouse_pipeline.market.windows import TimeWindow
-from lakehouse_pipeline.settings import ExchangeSettings, Settings
+from lakehouse_pipeline.settings import ExchangeSettings, IngestSettings, Settings
 
 BTC, ETH, SOL = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT", "BINANCE:SOLUSDT"
 SPEED = 20.0
@@ -442,6 +445,44 @@ def test_orphaned_spools_are_drained_and_deleted(
         remembered = set(lake.progress_by("raw.coverage", "writer."))
     # The one that was gone on with keeps its progress; nobody needs that of the drained ones.
     assert len(remembered & set(left)) == 1
+
+
+def test_a_stop_while_a_drained_spool_is_buried_leaves_nothing_half_done(
+    tmp_path: Path, eventually
+):
+    class SlowToRetire(Sink):
+        def retire(self, writer_id: str) -> None:
+            assert going_on.wait(30)
+            super().retire(writer_id)
+
+    going_on = threading.Event()
+    folder = tmp_path / "spool" / "BINANCE"
+    own, *orphans = [Spool.create(folder) for _ in range(3)]
+    for number, orphan in enumerate(orphans):
+        orphan.append([mark(f"old-{number}", Mark.OPENED, 10**15, 10**15)])
+    writers = {orphan.writer_id for orphan in orphans}
+
+    async def scenario(lake: Lakehouse) -> None:
+        committer = Committer(
+            own,
+            orphans,
+            sink=SlowToRetire(lambda: lake, "BINANCE", max_rows=100),
+            lane=Lane("lake"),
+            settings=IngestSettings(),
+            status=WorkerStatus.begin("BINANCE", own.writer_id, "run"),
+            on_commit=None,
+        )
+        interrupted = asyncio.create_task(committer.commit_all())
+        await eventually(lambda: len(list(folder.glob("*.sqlite"))) == 2)
+        interrupted.cancel()
+        going_on.set()
+        await committer.commit_all()
+
+    with Lakehouse.open(Settings(state_dir=tmp_path)) as lake:
+        asyncio.run(scenario(lake))
+        assert [path.stem for path in folder.glob("*.sqlite")] == [own.writer_id]
+        assert not writers & set(lake.progress_by("raw.coverage", "writer."))
+        assert lake.scan("raw.coverage").collect().filter(kind="opened").height == 2
 
 
 def test_an_exchange_that_is_not_configured_is_one_clear_error(tmp_path: Path, make_settings):
